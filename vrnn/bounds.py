@@ -1,0 +1,105 @@
+"""Lower bounds of the log likelihood, as pure functions of a `Trace`. All figures are in nats.
+
+A density's value depends on the scale of x: these are in the space of the x given, the standardised one;
+`vrnn.normaliser.convert` takes them elsewhere.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from vrnn.sequence_model import Trace
+
+__all__ = [
+    "Terms",
+    "elbo",
+    "elbo_terms",
+    "importance_weighted",
+    "log_weights",
+    "paper_estimate",
+    "split_particles",
+]
+
+
+class Terms(NamedTuple):
+    """The two parts of the ELBO at every step, zero on padding."""
+
+    log_likelihood: Tensor
+    """log p(x_t | z_{<=t}, x_{<t}), (T, B)."""
+    kl: Tensor
+    """KL(q_t || prior_t), analytic, (T, B); 0 without latent variables."""
+
+
+def elbo_terms(trace: Trace, x: Tensor, mask: Tensor) -> Terms:
+    """Computes the ELBO's terms. Shapes: x (T, B, D), mask (T, B)."""
+    log_likelihood = masked(trace.likelihood.log_prob(x), mask)
+    if trace.posterior is None or trace.prior is None:
+        return Terms(log_likelihood, torch.zeros_like(log_likelihood))
+    return Terms(log_likelihood, masked(kl_divergence(trace.posterior, trace.prior), mask))
+
+
+def elbo(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
+    r"""Evidence lower bound, one draw of z and the analytic KL; exact without latent variables.
+
+    .. math:: E_q \sum_t [\log p(x_t | z_{\le t}, x_{<t}) - KL(q_t \| prior_t)] \le \log p(x_{\le T})
+
+    Shapes: x (T, B, D), mask (T, B) -> nats per sequence (B,).
+    """
+    terms = elbo_terms(trace, x, mask)
+    return (terms.log_likelihood - terms.kl).sum(0)
+
+
+def log_weights(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
+    r"""Log importance weight of every step.
+
+    .. math:: \log w_t = \log p(x_t | z_{\le t}, x_{<t}) + \log p(z_t | x_{<t}, z_{<t}) - \log q(z_t | \cdot)
+
+    Shapes: x (T, B, D), mask (T, B) -> (T, B), zero on padding.
+    """
+    log_w = trace.likelihood.log_prob(x)
+    if trace.posterior is not None and trace.prior is not None:
+        log_w = log_w + trace.prior.log_prob(trace.z) - trace.posterior.log_prob(trace.z)
+    return masked(log_w, mask)
+
+
+def split_particles(log_w: Tensor, particles: int) -> Tensor:
+    """Unfolds K particles from the batch. Shapes: (T, K * B), particle-major -> (T, K, B)."""
+    return log_w.unflatten(1, (particles, -1))
+
+
+def importance_weighted(log_w: Tensor) -> Tensor:
+    r"""Importance-weighted bound of K trajectories; with K = 1 a draw of the ELBO.
+
+    .. math:: \log \frac{1}{K} \sum_k \prod_t w_t^k
+
+    Shapes: (T, K, B) -> nats per sequence (B,).
+
+    References:
+        Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
+    """
+    return log_mean_exp(log_w.sum(0))
+
+
+def paper_estimate(log_w: Tensor) -> Tensor:
+    r"""What the original evaluation script computes. Not a bound: it may exceed the log likelihood.
+
+    .. math:: \sum_t \log \frac{1}{K} \sum_k w_t^k
+
+    Shapes: (T, K, B) -> nats per sequence (B,).
+    """
+    return log_mean_exp(log_w.transpose(0, 1)).sum(0)
+
+
+def log_mean_exp(x: Tensor) -> Tensor:
+    """Shapes: (K, *) -> (*)."""
+    return torch.logsumexp(x, dim=0) - math.log(len(x))
+
+
+def masked(values: Tensor, mask: Tensor) -> Tensor:
+    assert values.shape == mask.shape, (
+        f"a term must be (T, B) = {tuple(mask.shape)}, not {tuple(values.shape)}"
+    )
+    return torch.where(mask, values, 0.0)

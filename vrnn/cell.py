@@ -1,0 +1,60 @@
+"""One time step of the VRNN: the only place where the latent variable meets the recurrence."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vrnn.networks import MLP, GaussianNet, Recurrence, StandardNormal, State, top
+
+__all__ = ["Step", "VRNNCell"]
+
+
+class Step(NamedTuple):
+    """What one inference step yields. z, mean, std: (B, Z)."""
+
+    z: Tensor
+    mean: Tensor
+    std: Tensor
+    state: State
+
+
+class VRNNCell(nn.Module):
+    r"""The VRNN's prior, encoder, feature map of z, and recurrence.
+
+    .. math::
+        p(z_t | x_{<t}, z_{<t}) &= N(\mu_{0,t}, \sigma_{0,t}^2), & (\mu_{0,t}, \sigma_{0,t}) &= prior(h_{t-1}) \\
+        q(z_t | \cdot) &= N(\mu_t, \sigma_t^2), & (\mu_t, \sigma_t) &= encoder(u_t, h_{t-1}) \\
+        h_t &= f(\phi_x(x_t), \phi_z(z_t), h_{t-1})
+
+    where :math:`u_t` is what inference sees of the sequence: :math:`\phi_x(x_t)` for the filtering posterior,
+    the backward summary :math:`b_t` of the present and the future for the smoothing one.
+
+    References:
+        A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015), equations 5 to 9,
+        https://arxiv.org/abs/1506.02216
+    """
+
+    def __init__(
+        self,
+        prior: GaussianNet | StandardNormal,
+        encoder: GaussianNet,
+        phi_z: MLP,
+        rnn: Recurrence,
+    ) -> None:
+        super().__init__()
+
+        self.prior = prior
+        self.encoder = encoder
+        self.phi_z = phi_z
+        self.rnn = rnn
+
+    def advance(self, phi_x: Tensor, phi_z: Tensor, state: State) -> State:
+        """h_t = f(phi_x(x_t), phi_z(z_t), h_{t-1}), the same in training and in generation."""
+        return self.rnn.step(torch.cat([phi_x, phi_z], dim=-1), state)
+
+    def step(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Step:
+        """Infers z_t and advances. Shapes: phi_x (B, X), u (B, U), noise ~ N(0, I) (B, Z)."""
+        mean, std = self.encoder(torch.cat([u, top(state)], dim=-1))
+        z = mean + std * noise
+        return Step(z, mean, std, self.advance(phi_x, self.phi_z(z), state))

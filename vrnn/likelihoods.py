@@ -1,0 +1,197 @@
+"""Output distributions: each maps the decoder's outputs to a torch `Distribution` over x_t.
+
+A likelihood says how many numbers it wants from the decoder (`size`), with which initial bias they come
+(`bias`), and what they mean (`forward`). To add one, write a class with these three.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli as BernoulliDistribution
+from torch.distributions import Distribution, Independent, Normal
+
+from vrnn.distributions import GaussianMixtureDistribution, PenDistribution
+from vrnn.networks import SIGMA_BIAS, at_least_float32, positive
+
+__all__ = ["Bernoulli", "GaussianMixture", "Likelihood", "PenMixture"]
+
+RHO_MAX = 1 - 1e-4
+"""Keeps the bivariate density bounded and 1 - rho^2 exact enough in float32."""
+
+
+class Likelihood(nn.Module, ABC):
+    """A family of distributions over one frame x_t.
+
+    Attributes:
+        kind: the kind of sequence it describes, "pen", "real" or "binary".
+        x_dim: D, numbers in a frame.
+        size: P, numbers wanted from the decoder.
+    """
+
+    kind: str
+    x_dim: int
+    size: int
+
+    @abstractmethod
+    def forward(self, params: Tensor, temperature: float = 1.0) -> Distribution:
+        """Maps the decoder's outputs to a distribution.
+
+        Args:
+            params: (*, P).
+            temperature: tau > 0; each factor of the density (weights, Gaussians, bits) is raised to 1 / tau and
+                normalised again: logits are divided by tau, variances multiplied.
+
+        Returns:
+            A distribution with batch shape (*) and event shape (D,), in float32 or better.
+        """
+
+    def bias(self) -> Tensor:
+        """Initial bias of the decoder's outputs, (P,)."""
+        return torch.zeros(self.size)
+
+    def draw(self, params: Tensor, temperature: float = 1.0) -> Tensor:
+        """Draws x_t, (*, P) -> (*, D); temperature 0 takes the mode."""
+        if temperature > 0:
+            return self(params, temperature).sample()
+        return self(params).mode
+
+
+class GaussianMixture(Likelihood):
+    """A mixture of diagonal Gaussians, one weight vector per frame; with one component, a diagonal Gaussian.
+
+    The decoder's outputs are K * D means, K * D pre-activations of sigma and, for K > 1, K logits.
+
+    Args:
+        x_dim: D.
+        components: K.
+    """
+
+    kind = "real"
+
+    def __init__(self, x_dim: int, components: int = 1) -> None:
+        super().__init__()
+
+        self.x_dim, self.components = x_dim, check_components(components)
+        self.size = 2 * components * x_dim + mixture_logits(components)
+
+    def bias(self) -> Tensor:
+        n = self.components * self.x_dim
+        bias = torch.zeros(self.size)
+        bias[n : 2 * n] = SIGMA_BIAS
+        return bias
+
+    def forward(self, params: Tensor, temperature: float = 1.0) -> Distribution:
+        n = self.components * self.x_dim
+        mean, a, logits = at_least_float32(params).split([n, n, self.size - 2 * n], dim=-1)
+        std = positive(a) * temperature**0.5
+        if self.components == 1:
+            return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
+        shape = (self.components, self.x_dim)
+        return GaussianMixtureDistribution(
+            logits / temperature, mean.unflatten(-1, shape), std.unflatten(-1, shape)
+        )
+
+    def extra_repr(self) -> str:
+        return f"x_dim={self.x_dim}, components={self.components}"
+
+
+class PenMixture(Likelihood):
+    """A bivariate Gaussian mixture for the pen's offset and a Bernoulli for its lift; x_t = [pen, dx, dy].
+
+    The decoder's outputs are 1 pen logit, K * 2 means, K * 2 pre-activations of sigma, K of rho (tanh) and, for
+    K > 1, K logits.
+
+    Args:
+        x_dim: must be 3.
+        components: K.
+    """
+
+    kind = "pen"
+
+    def __init__(self, x_dim: int = 3, components: int = 20) -> None:
+        super().__init__()
+        if x_dim != 3:
+            raise ValueError(
+                f"model.likelihood=PenMixture describes frames [pen, dx, dy], but data.x_dim is {x_dim}; "
+                "choose a data set of pen trajectories or model.likelihood=GaussianMixture"
+            )
+
+        self.x_dim, self.components = x_dim, check_components(components)
+        self.size = 1 + 5 * components + mixture_logits(components)
+
+    def bias(self) -> Tensor:
+        n = 2 * self.components
+        bias = torch.zeros(self.size)
+        bias[1 + n : 1 + 2 * n] = SIGMA_BIAS
+        return bias
+
+    def forward(self, params: Tensor, temperature: float = 1.0) -> PenDistribution:
+        k = self.components
+        params = at_least_float32(params)
+        pen, mean, a, r, logits = params.split([1, 2 * k, 2 * k, k, mixture_logits(k)], dim=-1)
+        return PenDistribution(
+            pen=pen[..., 0] / temperature,
+            logits=logits / temperature if k > 1 else torch.zeros_like(r),
+            mean=mean.unflatten(-1, (k, 2)),
+            std=positive(a).unflatten(-1, (k, 2)) * temperature**0.5,
+            rho=RHO_MAX * r.tanh(),
+        )
+
+    def extra_repr(self) -> str:
+        return f"components={self.components}"
+
+
+class Bernoulli(Likelihood):
+    """Independent bits, for piano rolls.
+
+    The decoder's outputs are logits, so that logits of +-1e4 stay finite.
+
+    Args:
+        x_dim: D.
+        frequencies: (D,), how often each bit is set in the training data; the initial bias is its log-odds.
+    """
+
+    kind = "binary"
+
+    def __init__(self, x_dim: int, frequencies: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if frequencies is not None and len(frequencies) != x_dim:
+            raise ValueError(
+                f"likelihood.frequencies has {len(frequencies)} numbers for x_dim={x_dim}"
+            )
+
+        self.x_dim = self.size = x_dim
+        self.frequencies = frequencies
+
+    def bias(self) -> Tensor:
+        if self.frequencies is None:
+            return super().bias()
+        return torch.as_tensor(self.frequencies, dtype=torch.get_default_dtype()).logit(eps=1e-4)
+
+    def forward(self, params: Tensor, temperature: float = 1.0) -> Distribution:
+        logits = at_least_float32(params) / temperature
+        return Independent(
+            BernoulliDistribution(logits=logits, validate_args=False), 1, validate_args=False
+        )
+
+    def draw(self, params: Tensor, temperature: float = 1.0) -> Tensor:
+        # torch's Bernoulli has no mode at a logit of 0, where an untrained model starts.
+        if temperature > 0:
+            return super().draw(params, temperature)
+        return (params > 0).to(at_least_float32(params).dtype)
+
+    def extra_repr(self) -> str:
+        return f"x_dim={self.x_dim}"
+
+
+def mixture_logits(components: int) -> int:
+    """A single component needs no weight."""
+    return components if components > 1 else 0
+
+
+def check_components(components: int) -> int:
+    if components < 1:
+        raise ValueError(f"likelihood.components must be at least 1, not {components}")
+    return components

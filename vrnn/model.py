@@ -1,0 +1,216 @@
+"""The VRNN, and its counterpart without latent variables."""
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent, Normal
+
+from vrnn.cell import VRNNCell
+from vrnn.likelihoods import Likelihood
+from vrnn.networks import (
+    GRU,
+    LSTM,
+    MLP,
+    Gaussian,
+    GaussianNet,
+    Recurrence,
+    StandardNormal,
+    State,
+    top,
+)
+from vrnn.normaliser import Normaliser
+from vrnn.sequence_model import SequenceModel, Trace, choose
+from vrnn.unroll import ENGINES
+
+__all__ = ["RNN", "VRNN"]
+
+RECURRENCES: dict[str, type[Recurrence]] = {"lstm": LSTM, "gru": GRU}
+
+
+class VRNN(SequenceModel):
+    """The variational recurrent neural network; `VRNNCell` has the equations.
+
+    Args:
+        x_dim: D, numbers in a frame.
+        z_dim: Z, latent dimensions.
+        hidden: units of each recurrent layer.
+        likelihood: output distribution over a frame.
+        posterior: "filtering", q(z_t | x_{<=t}, z_{<t}), as published, or "smoothing", q(z_t | x_{<=T}, z_{<t}),
+            which has the form of the exact posterior.
+        prior: "learned", from h_{t-1}, or "standard", N(0, I) at every step (VRNN-I).
+        rnn: "lstm" or "gru".
+        rnn_layers: number of recurrent layers.
+        mlp_layers: hidden layers of every feed-forward network.
+        phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
+        engine: which implementation of the loop over time, "fast" or "plain" (`vrnn.unroll`).
+        normaliser: standardises raw frames; None leaves them as they are.
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        z_dim: int,
+        hidden: int,
+        likelihood: Likelihood,
+        posterior: str = "filtering",
+        prior: str = "learned",
+        rnn: str = "lstm",
+        rnn_layers: int = 1,
+        mlp_layers: int = 1,
+        phi_x_dim: int = 64,
+        phi_z_dim: int = 64,
+        encoder_dim: int = 64,
+        prior_dim: int = 64,
+        decoder_dim: int = 64,
+        engine: str = "fast",
+        normaliser: Normaliser | None = None,
+    ) -> None:
+        choose("model.posterior", posterior, ("filtering", "smoothing"))
+        choose("model.prior", prior, ("learned", "standard"))
+        choose("model.rnn", rnn, RECURRENCES)
+        choose("model.engine", engine, ENGINES)
+        super().__init__(
+            x_dim,
+            likelihood,
+            normaliser,
+            phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
+            decoder=MLP(phi_z_dim + hidden, decoder_dim, mlp_layers),
+            decoder_dim=decoder_dim,
+        )
+
+        self.z_dim, self.hidden = z_dim, hidden
+        self.posterior, self.engine = posterior, engine
+        recurrence = RECURRENCES[rnn]
+        # b_t, what the smoothing posterior sees of the present and the future.
+        self.backward_rnn = recurrence(phi_x_dim, hidden) if posterior == "smoothing" else None
+        u_dim = phi_x_dim if posterior == "filtering" else hidden
+        self.cell = VRNNCell(
+            prior=(
+                GaussianNet(hidden, prior_dim, mlp_layers, z_dim)
+                if prior == "learned"
+                else StandardNormal(z_dim)
+            ),
+            encoder=GaussianNet(u_dim + hidden, encoder_dim, mlp_layers, z_dim),
+            phi_z=MLP(z_dim, phi_z_dim, mlp_layers),
+            rnn=recurrence(phi_x_dim + phi_z_dim, hidden, rnn_layers),
+        )
+
+    @property
+    def rnn(self) -> Recurrence:  # type: ignore[override]
+        return self.cell.rnn
+
+    def trace(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        state: State | None = None,
+        noise: Tensor | None = None,
+    ) -> Trace:
+        mask = self.check(x, mask)
+        phi_x = self.phi_x(x)
+        u = phi_x if self.backward_rnn is None else summarise_future(self.backward_rnn, phi_x, mask)
+        if state is None:
+            state = self.rnn.initial(x.shape[1])
+        if noise is None:
+            noise = torch.randn(*x.shape[:2], self.z_dim, device=x.device, dtype=x.dtype)
+
+        steps = ENGINES[self.engine](self.cell, phi_x, u, state, noise)
+        return Trace(
+            posterior=gaussian((steps.mean, steps.std)),
+            prior=gaussian(self.cell.prior(steps.h)),
+            likelihood=self.likelihood(self.decode_features(steps.phi_z, steps.h)),
+            z=steps.z,
+            state=steps.state,
+        )
+
+    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Independent | None]:
+        mean, std = self.cell.prior(top(state))
+        return mean + std * noise, gaussian((mean, std))
+
+    def decode(self, z: Tensor, h: Tensor) -> Tensor:
+        return self.decode_features(self.cell.phi_z(z), h)
+
+    def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:
+        """As `decode`, from phi_z(z_t)."""
+        params: Tensor = self.out(self.decoder(torch.cat([phi_z, h], dim=-1)))
+        return params
+
+    def advance(self, x: Tensor, z: Tensor, state: State) -> State:
+        return self.cell.advance(self.phi_x(x), self.cell.phi_z(z), state)
+
+
+class RNN(SequenceModel):
+    r"""The same network without latent variables, whose likelihood is exact.
+
+    .. math:: p(x_{\le T}) = \prod_t p(x_t | decoder(h_{t-1})), \quad h_t = f(\phi_x(x_t), h_{t-1})
+
+    Args: as of `VRNN`.
+    """
+
+    z_dim = 0
+
+    def __init__(
+        self,
+        x_dim: int,
+        hidden: int,
+        likelihood: Likelihood,
+        rnn: str = "lstm",
+        rnn_layers: int = 1,
+        mlp_layers: int = 1,
+        phi_x_dim: int = 64,
+        decoder_dim: int = 64,
+        normaliser: Normaliser | None = None,
+    ) -> None:
+        choose("model.rnn", rnn, RECURRENCES)
+        super().__init__(
+            x_dim,
+            likelihood,
+            normaliser,
+            phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
+            decoder=MLP(hidden, decoder_dim, mlp_layers),
+            decoder_dim=decoder_dim,
+        )
+
+        self.hidden = hidden
+        self.rnn = RECURRENCES[rnn](phi_x_dim, hidden, rnn_layers)
+
+    def trace(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        state: State | None = None,
+        noise: Tensor | None = None,
+    ) -> Trace:
+        self.check(x, mask)
+        if state is None:
+            state = self.rnn.initial(x.shape[1])
+        h, last = self.rnn.sequence(self.phi_x(x), state)
+        seen = torch.cat([top(state)[None], h[:-1]])
+        z = x.new_zeros(*x.shape[:2], 0)
+        return Trace(None, None, self.likelihood(self.decode(z, seen)), z, last)
+
+    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Independent | None]:
+        return noise, None
+
+    def decode(self, z: Tensor, h: Tensor) -> Tensor:
+        params: Tensor = self.out(self.decoder(h))
+        return params
+
+    def advance(self, x: Tensor, z: Tensor, state: State) -> State:
+        return self.rnn.step(self.phi_x(x), state)
+
+
+def gaussian(parameters: Gaussian) -> Independent:
+    mean, std = parameters
+    return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
+
+
+def summarise_future(rnn: Recurrence, phi_x: Tensor, mask: Tensor) -> Tensor:
+    """Runs a recurrence backwards over each sequence's own steps.
+
+    Shapes: phi_x (T, B, X), mask (T, B) -> b (T, B, hidden), b_t a function of phi_x_t..phi_x_T only.
+    """
+    steps = torch.arange(len(phi_x), device=phi_x.device)[:, None]
+    mirrored = torch.where(mask, mask.sum(0) - 1 - steps, steps)
+    flipped = phi_x.gather(0, mirrored[..., None].expand_as(phi_x))
+    b, _ = rnn.sequence(flipped, rnn.initial(phi_x.shape[1]))
+    return b.gather(0, mirrored[..., None].expand_as(b))

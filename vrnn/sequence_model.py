@@ -1,0 +1,187 @@
+"""What every sequence model gives, a `Trace` of its densities, and how it generates."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+
+from vrnn.likelihoods import Likelihood
+from vrnn.networks import MLP, Recurrence, State, linear, top
+from vrnn.normaliser import Normaliser
+
+__all__ = ["Frame", "SequenceModel", "Trace", "choose"]
+
+
+class Trace(NamedTuple):
+    """All densities of a batch of sequences under a model; what the bounds are computed from."""
+
+    posterior: Independent | None
+    """q(z_t | ...), batch (T, B), event (Z,); None for a model without latent variables."""
+    prior: Independent | None
+    """p(z_t | x_{<t}, z_{<t}), likewise."""
+    likelihood: Distribution
+    """p(x_t | z_{<=t}, x_{<t}), batch (T, B), event (D,)."""
+    z: Tensor
+    """(T, B, Z), one draw from the posterior; Z = 0 without latent variables."""
+    state: State
+    """State after step T; of no meaning for rows that ended before."""
+
+
+class Frame(NamedTuple):
+    """One generated time step, standardised."""
+
+    x: Tensor
+    """(B, D), the drawn frame, which is also fed back."""
+    z: Tensor
+    """(B, Z)."""
+    prior: Independent | None
+    """p(z_t | x_{<t}, z_{<t})."""
+    likelihood: Distribution
+    """p(x_t | z_{<=t}, x_{<t}), at temperature 1."""
+
+
+class SequenceModel(nn.Module, ABC):
+    """What VRNN and RNN share: phi_x, the decoder, generation, and the normaliser stored with the weights."""
+
+    def __init__(
+        self,
+        x_dim: int,
+        likelihood: Likelihood,
+        normaliser: Normaliser | None,
+        phi_x: MLP,
+        decoder: MLP,
+        decoder_dim: int,
+    ) -> None:
+        super().__init__()
+        if likelihood.x_dim != x_dim:
+            raise ValueError(
+                f"model.x_dim is {x_dim} but model.likelihood describes frames of {likelihood.x_dim}"
+            )
+
+        self.x_dim = x_dim
+        self.likelihood = likelihood
+        self.normaliser = normaliser or Normaliser.identity(x_dim)
+        self.phi_x = phi_x
+        self.decoder = decoder
+        self.out = linear(decoder_dim, likelihood.size)
+        with torch.no_grad():
+            self.out.bias.copy_(likelihood.bias())
+
+    z_dim: int
+    rnn: Recurrence
+
+    @abstractmethod
+    def trace(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        state: State | None = None,
+        noise: Tensor | None = None,
+    ) -> Trace:
+        """Runs inference over whole sequences.
+
+        Args:
+            x: standardised frames, (T, B, D).
+            mask: (T, B), True on a sequence's own steps, which come first; None if there is no padding.
+            state: where the recurrence starts; None for h_0 = 0.
+            noise: standard normal noise behind the draws of z, (T, B, Z); None to draw it here.
+        """
+
+    @abstractmethod
+    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Independent | None]:
+        """Draws z_t from the prior. Shapes: noise (B, Z), already scaled by the temperature -> z (B, Z)."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, h: Tensor) -> Tensor:
+        """Parameters of the likelihood from z_t and h_{t-1}. Shapes: (*, Z), (*, H) -> (*, P)."""
+
+    @abstractmethod
+    def advance(self, x: Tensor, z: Tensor, state: State) -> State:
+        """The state after frame x_t (B, D) and latent z_t (B, Z)."""
+
+    def stream(
+        self,
+        batch: int,
+        prime: Tensor | None = None,
+        temperature_z: float = 1.0,
+        temperature_x: float = 1.0,
+    ) -> Iterator[Frame]:
+        """Generates `batch` sequences side by side, frame by frame and without end.
+
+        The same cell as in training, with the prior in place of the posterior. A temperature tau draws from the
+        density raised to 1 / tau; 0 takes the mode.
+
+        Args:
+            batch: B.
+            prime: standardised beginning to be continued, (T0, B, D); its own frames are not yielded again.
+        """
+        check_temperatures(temperature_z, temperature_x)
+        if prime is not None and prime.shape[1:] != (batch, self.x_dim):
+            raise ValueError(
+                f"prime must be (T0, {batch}, {self.x_dim}), not {tuple(prime.shape)}"
+            )
+        state = self.rnn.initial(batch) if prime is None else self.trace(prime).state
+        scale = temperature_z**0.5
+        while True:
+            z, prior = self.draw_z(state, scale * torch.randn(batch, self.z_dim).to(state[0]))
+            params = self.decode(z, top(state))
+            x = self.likelihood.draw(params, temperature_x)
+            yield Frame(x, z, prior, self.likelihood(params))
+            state = self.advance(x, z, state)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        steps: int,
+        batch: int = 1,
+        prime: Tensor | None = None,
+        temperature_z: float = 1.0,
+        temperature_x: float = 1.0,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Generates sequences of a fixed length; see `stream`.
+
+        Args:
+            steps: T.
+            seed: makes the draws reproducible and leaves torch's random state as it was.
+
+        Returns:
+            Standardised frames, (T, B, D); `model.normaliser.raw` takes them to the corpus's units.
+        """
+        devices = [self.out.weight.device] if self.out.weight.is_cuda else []
+        with torch.random.fork_rng(devices, enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            frames = self.stream(batch, prime, temperature_z, temperature_x)
+            return torch.stack([next(frames).x for _ in range(steps)])
+
+    def check(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Returns the mask, all True if there is none, after asserting the shapes of both."""
+        assert x.ndim == 3 and x.shape[-1] == self.x_dim, (
+            f"x must be time-major (T, B, {self.x_dim}), not {tuple(x.shape)}"
+        )
+        if mask is None:
+            return x.new_ones(x.shape[:2], dtype=torch.bool)
+        assert mask.shape == x.shape[:2] and mask.dtype == torch.bool, (
+            f"mask must be bool {tuple(x.shape[:2])}, not {mask.dtype} {tuple(mask.shape)}"
+        )
+        return mask
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def choose(key: str, value: str, options: object) -> None:
+    names = sorted(options)  # type: ignore[call-overload]
+    if value not in names:
+        raise ValueError(f"{key}={value} is not one of {', '.join(names)}")
+
+
+def check_temperatures(*temperatures: float) -> None:
+    for temperature in temperatures:
+        if not 0 <= temperature < float("inf"):
+            raise ValueError(f"a temperature must be 0 (the mode) or above, not {temperature}")
