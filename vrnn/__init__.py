@@ -9,6 +9,7 @@ Example:
 """
 
 from vrnn import bounds, likelihoods
+from vrnn.checkpoint import load
 from vrnn.model import RNN, VRNN
 
-__all__ = ["RNN", "VRNN", "bounds", "likelihoods"]
+__all__ = ["RNN", "VRNN", "bounds", "likelihoods", "load"]

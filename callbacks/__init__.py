@@ -1,0 +1,1 @@
+"""What happens around training: pictures, diagnostics, tracking. One concern a file."""

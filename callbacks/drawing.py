@@ -1,0 +1,80 @@
+"""Sequences as pictures, for people. All functions take raw frames, in the corpus's own units."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from datamodules.pen import points
+
+__all__ = ["draw", "draw_columns", "draw_latents"]
+
+
+def draw_pen(ax: Axes, x: np.ndarray, rate: float) -> None:
+    """Draws ink. Shapes: x (T, 3), [pen, dx, dy]."""
+    line = points(x)
+    ends = np.flatnonzero(line[:, 0] > 0.5) + 1
+    strokes = [stroke[:, 1:] for stroke in np.split(line, ends) if len(stroke)]
+    dots = np.array([stroke[0] for stroke in strokes if len(stroke) == 1])
+    ax.add_collection(LineCollection([s for s in strokes if len(s) > 1], colors="#1b2a41", linewidths=0.9))
+    if len(dots):
+        ax.scatter(*dots.T, s=1.5, color="#1b2a41")
+    ax.set_aspect("equal")
+    ax.autoscale_view()
+    ax.axis("off")
+
+
+def draw_signal(ax: Axes, x: np.ndarray, rate: float) -> None:
+    """Draws a waveform, frames end to end. Shapes: x (T, D)."""
+    samples = x.reshape(-1)
+    ax.plot(np.arange(len(samples)) / rate, samples, color="#1b2a41", linewidth=0.4)
+    ax.margins(x=0)
+    ax.tick_params(labelsize=6)
+
+
+def draw_roll(ax: Axes, x: np.ndarray, rate: float) -> None:
+    """Draws a piano roll, time to the right, pitch upwards. Shapes: x (T, D)."""
+    ax.imshow(x.T, origin="lower", aspect="auto", cmap="Greys", interpolation="nearest")
+    ax.tick_params(labelsize=6)
+
+
+DRAWERS: dict[str, Callable[[Axes, np.ndarray, float], None]] = {
+    "pen": draw_pen,
+    "real": draw_signal,
+    "binary": draw_roll,
+}
+
+
+def draw(kind: str, sequences: Sequence[np.ndarray], rate: float) -> Figure:
+    """Draws sequences (T_i, D) of a kind one below the other."""
+    return draw_columns(kind, {"": sequences}, rate)
+
+
+def draw_columns(kind: str, columns: dict[str, Sequence[np.ndarray]], rate: float) -> Figure:
+    """Draws several lists of sequences side by side, each under its title."""
+    rows = max(len(column) for column in columns.values())
+    figure = Figure(figsize=(7 * len(columns), 1.1 * rows + 0.4), dpi=110, layout="constrained")
+    axes = figure.subplots(rows, len(columns), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for j, (title, sequences) in enumerate(columns.items()):
+        axes[0, j].set_title(title, fontsize=9)
+        for ax, x in zip(axes[:, j], sequences, strict=False):
+            ax.axis("on")
+            DRAWERS[kind](ax, x, rate)
+    return figure
+
+
+def draw_latents(kl: np.ndarray, active: np.ndarray) -> Figure:
+    """Draws the KL of every latent dimension, largest first; inactive ones pale. Shapes: (Z,), (Z,) bool."""
+    order = np.argsort(-kl)
+    figure = Figure(figsize=(7, 2.4), dpi=110, layout="constrained")
+    ax = figure.subplots()
+    colours = np.where(active[order], "#1b2a41", "#b8c0cc")
+    ax.bar(np.arange(len(kl)), kl[order], color=colours)
+    ax.set_xlabel("latent dimension, by KL")
+    ax.set_ylabel("nats per step")
+    ax.set_title(f"{int(active.sum())} of {len(kl)} dimensions active", fontsize=9)
+    return figure

@@ -1,0 +1,69 @@
+"""Generated sequences beside real ones, while training."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.drawing import draw_columns
+from callbacks.tracking import save_picture
+from datamodules.base import SequenceData
+
+__all__ = ["Pictures", "generate_raw", "typical_steps"]
+
+
+class Pictures(Callback):
+    """After validation, draws sequences of the validation split beside as many that the model made.
+
+    Args:
+        folder: where the pictures go, as epoch_NNN.png.
+        every_n_epochs: draw after every n-th epoch.
+        n: how many.
+        seed: of the draws, the same at every epoch, so that pictures can be compared.
+    """
+
+    def __init__(self, folder: str, every_n_epochs: int = 1, n: int = 8, seed: int = 0) -> None:
+        self.folder, self.every_n_epochs, self.n, self.seed = Path(folder), every_n_epochs, n, seed
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        due = trainer.current_epoch % self.every_n_epochs == 0
+        if trainer.sanity_checking or not due or not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, SequenceData)
+        real = data.splits["val"]
+        columns = {
+            "real": [np.asarray(real[i]) for i in range(min(self.n, len(real)))],
+            f"generated after {trainer.current_epoch + 1} epochs": generate_raw(pl_module, self.n, self.seed),
+        }
+        figure = draw_columns(data.kind, columns, data.rate)
+        save_picture(trainer, figure, self.folder, "samples/lines", f"epoch_{trainer.current_epoch:03d}")
+
+
+def typical_steps(description: dict[str, dict[str, int]]) -> int:
+    """The mean length of a training sequence, in frames."""
+    return round(description["steps"]["train"] / description["sequences"]["train"])
+
+
+def generate_raw(
+    module: LightningModule,
+    n: int,
+    seed: int,
+    steps: int | None = None,
+    prime: Tensor | None = None,
+    temperature_z: float = 1.0,
+    temperature_x: float = 1.0,
+) -> list[np.ndarray]:
+    """Generates n sequences (T, D) in raw units, of typical length unless `steps` says otherwise.
+
+    Args:
+        prime: standardised beginnings (T0, n, D), which the sequences then start with.
+    """
+    model = module.model
+    steps = steps or typical_steps(module.hparams["data"])
+    x = model.generate(steps, n, prime, temperature_z, temperature_x, seed=seed)
+    if prime is not None:
+        x = torch.cat([prime.to(x), x])
+    return list(model.normaliser.raw(x).transpose(0, 1).cpu().numpy())

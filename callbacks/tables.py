@@ -1,0 +1,69 @@
+"""Scores as tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group
+from rich.table import Table
+
+__all__ = ["scores_tables"]
+
+LATENT = {"elbo": "ELBO", "iwae": "IWAE-{k}", "paper": "paper-{k}*", "kl": "KL"}
+EXACT = {"elbo": "log p(x)"}
+
+
+def scores_tables(
+    figures: Mapping[str, float],
+    splits: Sequence[str],
+    spaces: Sequence[str],
+    particles: int,
+    exact: bool,
+) -> Group:
+    """Lays out scores in nats, per sequence and per step, in every space, each with its standard error.
+
+    Args:
+        figures: as in metrics.json, keys `split/name`.
+        splits: which splits to show, such as "untrained" and "test".
+        spaces: "standardised", "raw", and "paper" where there is one.
+        particles: K of the importance-weighted figures.
+        exact: the model has no latent variables, so that all its bounds are its log likelihood.
+    """
+    labels = EXACT if exact else LATENT
+    note = "log p(x) is exact" if exact else "* the original script's estimate, not a bound"
+    tables = [
+        one_table(figures, splits, spaces, labels, particles, "nats per sequence", "", 1),
+        one_table(figures, splits, spaces, labels, particles, "nats per step", "_per_step", 4),
+    ]
+    return Group(*tables, f"[dim]{note}; ± one standard error over sequences[/dim]")
+
+
+def one_table(
+    figures: Mapping[str, float],
+    splits: Sequence[str],
+    spaces: Sequence[str],
+    labels: Mapping[str, str],
+    particles: int,
+    unit: str,
+    suffix: str,
+    digits: int,
+) -> Table:
+    table = Table("split", unit, title_justify="left")
+    for space in spaces:
+        table.add_column(space, justify="right")
+    for split in splits:
+        for name, label in labels.items():
+            if f"{split}/{name}" not in figures:
+                continue
+            keys = [f"{split}/{name}" + ("" if s == "standardised" else f"_{s}") for s in spaces]
+            cells = [with_error(figures, key + suffix, digits) for key in keys]
+            table.add_row(split, label.format(k=particles), *cells)
+        table.add_section()
+    return table
+
+
+def with_error(figures: Mapping[str, float], key: str, digits: int) -> str:
+    """A figure ± its standard error; empty where the space does not matter, as for a KL."""
+    if key not in figures:
+        return ""
+    error = figures.get(f"{key}_se")
+    value = f"{figures[key]:,.{digits}f}"
+    return value if error is None else f"{value} ± {error:,.{digits}f}"

@@ -1,0 +1,78 @@
+"""Where figures go: W&B online or offline, and pictures to disk and to every logger that shows them."""
+
+import io
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import WandbLogger
+from matplotlib.figure import Figure
+from PIL import Image
+
+__all__ = ["close_loggers", "quieten_lightning", "save_picture", "wandb_logger"]
+
+
+def wandb_logger(
+    save_dir: str, project: str, name: str | None = None, group: str | None = None, tags: Sequence[str] = ()
+) -> WandbLogger:
+    """Creates the W&B logger: online when a key is configured, else offline; it never asks.
+
+    The run's id is kept in the run folder, so a resumed run goes on in the same W&B run. In a sweep the group is
+    the sweep's folder.
+    """
+    folder = Path(save_dir)
+    id_file = folder / "wandb_id.txt"
+    if id_file.is_file():
+        run_id = id_file.read_text().strip()
+    else:
+        run_id = wandb.util.generate_id()
+        folder.mkdir(parents=True, exist_ok=True)
+        id_file.write_text(run_id)
+    return WandbLogger(
+        project=project,
+        name=name or folder.name,
+        group=group,
+        tags=list(tags),
+        save_dir=save_dir,
+        id=run_id,
+        offline=not key_configured(),
+        settings=wandb.Settings(silent=True),
+    )
+
+
+def key_configured() -> bool:
+    if os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled"):
+        return False
+    return bool(wandb.api.api_key)
+
+
+def save_picture(trainer: Trainer, figure: Figure, folder: Path, key: str, name: str) -> None:
+    """Writes a figure as <folder>/<name>.png and sends it to W&B under `key`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.png").write_bytes(buffer.getvalue())
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, [Image.open(buffer)])
+
+
+def close_loggers(loggers: Sequence[Any]) -> None:
+    """Ends the W&B run, which otherwise the next job of a sweep would go on with."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        wandb.finish()
+
+
+def quieten_lightning() -> None:
+    """Silences what Lightning prints at every run and nobody can act on: devices found, tips, a deprecation within."""
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

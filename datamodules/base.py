@@ -1,0 +1,247 @@
+"""From sequences on disk to padded, standardised batches: what all corpora share."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from datamodules.ragged import Ragged
+
+__all__ = ["LengthBatches", "SequenceBatch", "SequenceData", "collate"]
+
+
+class SequenceBatch(NamedTuple):
+    """Sequences side by side, time first, padded at their ends."""
+
+    x: Tensor
+    """Standardised frames, (T, B, D) float32, zero on padding."""
+    mask: Tensor
+    """(T, B) bool, True on a sequence's own steps."""
+    index: Tensor
+    """(B,) int64, each sequence's number in its split."""
+
+
+class SequenceData(LightningDataModule):
+    """Base of all data modules. A subclass reads its corpus in `load` and says what a frame is.
+
+    Args:
+        batch_size: sequences a batch, on every device.
+        eval_batch_size: likewise for validation and test; `batch_size` if None.
+        normaliser: "coordinate", zero mean and unit variance of every real coordinate over the training split, or
+            "none"; subclasses add those of their literature.
+        max_steps: longer training sequences are cut to this many frames; None for no limit.
+        num_workers: processes that load batches.
+        seed: of the order of the batches.
+    """
+
+    name: str
+    kind: str
+    columns: tuple[str, ...]
+    rate: float
+    binary: tuple[int, ...] = ()
+    paper_scale: tuple[float, ...] | None = None
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        normaliser: str = "coordinate",
+        max_steps: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size must be at least 1, not {batch_size}")
+
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.normaliser, self.max_steps = normaliser, max_steps
+        self.num_workers, self.seed = num_workers, seed
+        self.splits: dict[str, Ragged] = {}
+
+    @abstractmethod
+    def load(self) -> dict[str, Ragged]:
+        """Reads the corpus: "train", "val" and "test" sequences of raw frames (T, D)."""
+
+    @property
+    def x_dim(self) -> int:
+        return len(self.columns)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.splits:
+            return
+        splits = self.load()
+        for split, sequences in splits.items():
+            if len(sequences) == 0:
+                raise ValueError(f"data={self.name}: the {split} split is empty")
+        self.splits = splits
+        shift, scale = self.statistics(splits["train"])
+        self.shift, self.scale = np.asarray(shift, np.float64), np.asarray(scale, np.float64)
+
+    def statistics(self, train: Ragged) -> tuple[np.ndarray, np.ndarray]:
+        """Shift and scale of the normaliser, (D,) each, from the training split only."""
+        if self.normaliser not in ("coordinate", "none"):
+            raise ValueError(f"data.normaliser={self.normaliser} is not one of coordinate, none")
+        shift, scale = np.zeros(self.x_dim), np.ones(self.x_dim)
+        if self.normaliser == "coordinate":
+            real = [d for d in range(self.x_dim) if d not in self.binary]
+            shift[real], scale[real] = (moment[real] for moment in moments(train))
+            if not (scale > 0).all():
+                constant = [self.columns[d] for d in np.flatnonzero(scale <= 0)]
+                raise ValueError(f"data={self.name}: constant in the training split: {', '.join(constant)}")
+        return shift, scale
+
+    def description(self) -> dict[str, Any]:
+        """What a model must know of its data, in plain containers; stored in every checkpoint."""
+        log_scales = {"standardised": float(np.log(self.scale).sum()), "raw": 0.0}
+        if self.paper_scale is not None:
+            log_scales["paper"] = float(np.log(self.paper_scale).sum())
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "columns": list(self.columns),
+            "rate": self.rate,
+            "shift": self.shift.tolist(),
+            "scale": self.scale.tolist(),
+            "log_scales": log_scales,
+            "sequences": {split: len(sequences) for split, sequences in self.splits.items()},
+            "steps": {split: int(sequences.lengths.sum()) for split, sequences in self.splits.items()},
+        }
+
+    def batch(self, split: str, indices: np.ndarray) -> SequenceBatch:
+        """Builds one batch of a split's sequences."""
+        sequences = [self.splits[split][int(i)] for i in indices]
+        if split == "train" and self.max_steps is not None:
+            sequences = [sequence[: self.max_steps] for sequence in sequences]
+        return collate(sequences, indices, self.shift, self.scale)
+
+    def beginnings(self, split: str, n: int, steps: int) -> Tensor:
+        """The first frames of n sequences that have more, standardised, (steps, n, D)."""
+        sequences = self.splits[split]
+        long = np.flatnonzero(sequences.lengths > steps)[:n]
+        if len(long) < n:
+            raise ValueError(f"only {len(long)} sequences of the {split} split have more than {steps} frames")
+        x = np.stack([(sequences[int(i)][:steps] - self.shift) / self.scale for i in long], axis=1)
+        return torch.from_numpy(x.astype(np.float32))
+
+    def train_dataloader(self) -> DataLoader[SequenceBatch]:
+        return self.loader("train", self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[SequenceBatch]:
+        return self.loader("val", self.eval_batch_size, shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[SequenceBatch]:
+        return self.loader("test", self.eval_batch_size, shuffle=False)
+
+    def loader(self, split: str, batch_size: int, shuffle: bool) -> DataLoader[SequenceBatch]:
+        rank, world = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        )
+        lengths = self.splits[split].lengths
+        batches = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world)
+        return DataLoader(
+            Batches(self, split),
+            sampler=batches,
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class Batches(torch.utils.data.Dataset[SequenceBatch]):
+    """A split as a map from the indices of a batch to the batch."""
+
+    def __init__(self, data: SequenceData, split: str) -> None:
+        self.data, self.split = data, split
+
+    def __getitem__(self, indices: np.ndarray) -> SequenceBatch:
+        return self.data.batch(self.split, indices)
+
+
+class LengthBatches(Sampler[np.ndarray]):
+    """Batches of sequences of similar length, a function of seed and epoch alone.
+
+    Shuffled: sequences are permuted, sorted by length inside pools of 32 batches, cut into batches, and the batches
+    permuted. All ranks get the same number of batches, the last ones filled up from the first where they do
+    not divide. Not shuffled: every sequence exactly once over all ranks, longest first.
+
+    Args:
+        lengths: (N,), frames of each sequence.
+        rank, world: this process and how many there are.
+    """
+
+    pool = 32
+
+    def __init__(
+        self, lengths: np.ndarray, batch_size: int, shuffle: bool, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.lengths, self.batch_size, self.shuffle = lengths, batch_size, shuffle
+        self.seed, self.rank, self.world = seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of every epoch, after a resume too."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        batches = self.plan()
+        if self.shuffle:
+            batches += batches[: -len(batches) % self.world]
+        yield from batches[self.rank :: self.world]
+
+    def __len__(self) -> int:
+        batches = -(-len(self.lengths) // self.batch_size)
+        if self.shuffle:
+            return -(-batches // self.world)
+        return len(range(self.rank, batches, self.world))
+
+    def plan(self) -> list[np.ndarray]:
+        """All ranks' batches of this epoch, in order."""
+        if not self.shuffle:
+            order = np.argsort(-self.lengths, kind="stable")
+            return cut(order, self.batch_size)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.lengths))
+        pools = cut(order, self.batch_size * self.pool)
+        ordered = np.concatenate([pool[np.argsort(-self.lengths[pool], kind="stable")] for pool in pools])
+        batches = cut(ordered, self.batch_size)
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def cut(order: np.ndarray, size: int) -> list[np.ndarray]:
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def collate(
+    sequences: list[np.ndarray], indices: np.ndarray, shift: np.ndarray, scale: np.ndarray
+) -> SequenceBatch:
+    """Standardises and pads sequences (T_i, D); shift, scale (D,)."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    x = np.zeros((lengths.max(), len(sequences), sequences[0].shape[1]), np.float32)
+    for b, sequence in enumerate(sequences):
+        x[: len(sequence), b] = (sequence - shift) / scale
+    mask = np.arange(len(x))[:, None] < lengths
+    return SequenceBatch(torch.from_numpy(x), torch.from_numpy(mask), torch.as_tensor(indices))
+
+
+def moments(sequences: Ragged) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every coordinate over all frames, (D,) each, in float64, streamed."""
+    n = int(sequences.lengths.sum())
+    mean = sum(np.asarray(s, np.float64).sum(0) for s in sequences) / n
+    square = sum(np.square(np.asarray(s, np.float64) - mean).sum(0) for s in sequences) / n
+    return mean, np.sqrt(square)
+
+
+def summarise(description: Mapping[str, Any]) -> str:
+    """One line about the data for the log."""
+    counts = ", ".join(
+        f"{split} {description['sequences'][split]:,} sequences of {description['steps'][split]:,} steps"
+        for split in description["sequences"]
+    )
+    return f"data={description['name']}: {counts}"

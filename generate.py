@@ -1,0 +1,67 @@
+"""Draws from a trained model: python generate.py outputs/<date>/<run> --n 16 --out pictures
+
+Writes generated.png, .svg and .npz (raw units). The run folder, or a checkpoint alone, is enough.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", help="folder of a run, or a checkpoint")
+    parser.add_argument("overrides", nargs="*", help="with --prime: options of the data, such as data.root=/elsewhere")
+    parser.add_argument("--n", type=int, default=16, help="how many sequences (default: 16)")
+    parser.add_argument("--steps", type=int, help="frames of each (default: as the training data)")
+    parser.add_argument(
+        "--temperature-z", type=float, default=1.0, help="of the latents; 0 takes the prior's mean (default: 1)"
+    )
+    parser.add_argument(
+        "--temperature-x", type=float, default=1.0, help="of the frames; 0 takes the mode (default: 1)"
+    )
+    parser.add_argument(
+        "--prime", type=int, default=0, help="go on from so many frames of test sequences (default: 0)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="folder of the files (default: samples/ of the run)")
+    args = parser.parse_args()
+
+    from callbacks.errors import readable_errors
+
+    with readable_errors():
+        generate(args)
+
+
+def generate(args: argparse.Namespace) -> list[Path]:
+    """Generates and writes sequences; returns the files."""
+    from callbacks.samples import write_samples
+    from datamodules.loading import load_data
+    from vrnn.checkpoint import find_checkpoint, load_module
+
+    if args.n < 1 or (args.steps is not None and args.steps < 1):
+        raise ValueError("--n and --steps must be at least 1")
+    module = load_module(args.run)
+    out = args.out or find_checkpoint(args.run).parent.parent / "samples"
+    prime = None
+    if args.prime:
+        data = load_data(module.hparams["data"], args.overrides)
+        prime = data.beginnings("test", args.n, args.prime)
+    files = write_samples(
+        module,
+        out,
+        n=args.n,
+        seed=args.seed,
+        steps=args.steps,
+        prime=prime,
+        temperature_z=args.temperature_z,
+        temperature_x=args.temperature_x,
+    )
+    for file in files:
+        print(file)
+    return files
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from iam_tree import FORMS, write_corpus, write_list
+
+from datamodules.iam import (
+    PAPER_SCALE,
+    PAPER_SHIFT,
+    SPLITS,
+    paper_statistics,
+    read_corpus,
+    split_forms,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path / "iam")
+
+
+def test_ready_made_splits(root: Path) -> None:
+    paper = split_forms(root, **SPLITS["paper"])
+    assert paper["train"] == FORMS["trainset"] + FORMS["testset_t"] + FORMS["testset_f"]
+    assert paper["val"] == paper["test"] == FORMS["testset_v"]
+    task1 = split_forms(root, **SPLITS["task1"])
+    assert task1 == {"train": FORMS["trainset"], "val": ["a02-000x"], "test": ["h01-030z"]}
+
+
+def test_lists_are_combined_in_either_notation(root: Path) -> None:
+    mine = root.parent / "mine.txt"
+    mine.write_text("d01-016z\n")
+    a = split_forms(root, train="testset_t+testset_f", val="testset_v", test=str(mine))
+    b = split_forms(root, train=["testset_t", "testset_f"], val=["testset_v"], test=["testset_t"])
+    c = split_forms(root, train="testset_t+testset_f+testset_t", val="testset_v", test="testset_t")
+    assert a == b == c
+    assert a["train"] == ["d01-016z", "h01-030z"]
+
+
+@pytest.mark.parametrize("fraction", ["5%", "0.05", 0.05, " 5% "])
+def test_a_fraction_is_held_back_by_form(tmp_path: Path, fraction: str | float) -> None:
+    forms = [f"a01-{i:03d}" for i in range(200)]
+    write_list(tmp_path, "trainset", forms)
+    write_list(tmp_path, "shuffled", forms[::-1])
+    write_list(tmp_path, "testset_t", ["b01-000"])
+
+    def split(train: str, seed: int = 0) -> dict[str, list[str]]:
+        return split_forms(tmp_path, train=train, val=fraction, test="testset_t", seed=seed)
+
+    a = split("trainset")
+    assert len(a["val"]) == 10
+    assert sorted(a["train"] + a["val"]) == forms
+    assert a == split("trainset")
+    assert set(a["val"]) == set(split("shuffled")["val"])
+    assert a["val"] != split("trainset", seed=1)["val"]
+
+
+@pytest.mark.parametrize("val", ["0%", "100%", 0.0, 1, "3", -0.5])
+def test_fractions_out_of_range_are_refused(root: Path, val: str | float) -> None:
+    with pytest.raises(ValueError, match="data.val="):
+        split_forms(root, train="trainset", val=val, test="testset_t")
+
+
+def test_only_val_is_a_fraction(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.test=0\.1"):
+        split_forms(root, train="trainset", val="testset_v", test=0.1)
+
+
+def test_an_unknown_list_is_named_with_those_that_exist(root: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="'testset_w'.*testset_f, testset_t, testset_v"):
+        split_forms(root, train="testset_w", val="5%", test="testset_t")
+
+
+def test_overlap_with_train_is_logged(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    split_forms(root, train="trainset", val="trainset", test="testset_t")
+    assert "4 forms are in train as well as in val" in caplog.text
+
+
+def test_paper_statistics_are_those_of_integer_arithmetic() -> None:
+    rng = np.random.default_rng(0)
+    steps = rng.integers(-60, 55, size=(1000, 2))
+    offsets = np.column_stack([rng.integers(0, 2, 1000), steps]).astype(np.float32)
+
+    total = squares = 0
+    for dx, dy in steps.tolist():
+        total += dx + dy
+        squares += dx * dx + dy * dy
+
+    assert total < 0, "the shift must show the rounding of negative numbers"
+    shift, scale = paper_statistics(offsets)
+    assert shift == total // 1000 < total / 1000
+    assert scale == (squares // 1000 - shift**2) ** 0.5
+    assert (PAPER_SHIFT, PAPER_SCALE) == (8, pytest.approx((3205 - 8**2) ** 0.5, abs=1e-5))
+
+
+def test_paper_statistics_need_integer_offsets_that_vary() -> None:
+    for bad in (np.zeros((0, 3)), np.full((5, 3), 0.5)):
+        with pytest.raises(ValueError, match="one or more integer offsets"):
+            paper_statistics(bad)
+    with pytest.raises(ValueError, match="variance of -200"):
+        paper_statistics(np.full((5, 3), 10.0))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = Path(os.environ.get("VRNN_DATA", ""), "iam")
+    archives = sorted((REPOSITORY / ".." / "shared" / "data").glob("iam-ondb*.tar.xz"))
+
+    if "VRNN_DATA" in os.environ and (root / "lineStrokes").is_dir():
+        return root
+    if not archives:
+        pytest.skip("no IAM-OnDB in $VRNN_DATA/iam")
+
+    root = tmp_path_factory.mktemp("iam")
+    with tarfile.open(archives[0]) as archive:
+        archive.extractall(root, filter="data")
+    return root
+
+
+@pytest.mark.slow
+def test_constants_of_the_real_corpus(corpus: Path, tmp_path: Path) -> None:
+    forms = split_forms(corpus, train="trainset", val="testset_t", test="testset_t")
+    parts = read_corpus(corpus, forms, tmp_path)
+    expected = {
+        "train": (775, 5364, 3_293_060, 8.460, -0.085, 42.73, 36.50, 0.0417, 1539),
+        "test": (216, 1518, 1_035_285, 7.533, -0.135, 42.97, 37.15, 0.0351, 1622),
+    }
+
+    for part, (
+        n_forms,
+        n_lines,
+        n_steps,
+        dx,
+        dy,
+        std_dx,
+        std_dy,
+        pen,
+        longest,
+    ) in expected.items():
+        lines = parts[part]
+        steps = lines.joined().astype(np.float64)
+        assert (len(forms[part]), len(lines), len(steps)) == (n_forms, n_lines, n_steps)
+        assert lines.lengths.max() == longest
+        assert steps.mean(0).round(3).tolist()[1:] == [dx, dy]
+        assert steps.std(0).round(2).tolist()[1:] == [std_dx, std_dy]
+        assert steps[:, 0].mean().round(4) == pen
+        assert all(lines.labels["text"])
+
+    # The paper's 8 and sqrt(3141) are those of all three lists; the first alone comes close.
+    shift, scale = paper_statistics(parts["train"].joined())
+    assert (shift, round(scale**2)) == (PAPER_SHIFT, 3166)
+
+
+@pytest.mark.slow
+def test_lists_of_the_real_corpus(corpus: Path) -> None:
+    paper = split_forms(corpus, **SPLITS["paper"])
+    assert [len(paper[part]) for part in ("train", "val", "test")] == [1535, 192, 192]
+
+    if (corpus / "vrnn_nips2015_split").is_dir():
+        assert paper == split_forms(corpus, train="train", val="valid", test="valid")

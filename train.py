@@ -1,0 +1,181 @@
+"""Trains a model: python train.py model=vrnn_gmm data=iam data.root=/path/to/iam-ondb
+
+Every option of every group: python train.py --help. Sweeps: python train.py -m model=rnn_gmm,vrnn_gmm seed=0,1,2.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+
+# Only light imports here: --cfg, --help and tab completion start this file, too.
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+    from omegaconf import DictConfig
+
+    from datamodules.base import SequenceData
+    from vrnn.module import VRNNModule
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: "DictConfig") -> dict[str, float]:
+    """Trains and scores what a configuration describes; all files go below `cfg.output_dir`.
+
+    Returns:
+        The figures of metrics.json, keys `split/name`.
+    """
+    from hydra.utils import instantiate
+    from lightning.pytorch import seed_everything
+    from omegaconf import OmegaConf
+
+    from callbacks.tracking import close_loggers, quieten_lightning
+    from vrnn.module import VRNNModule
+
+    quieten_lightning()
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    data: SequenceData = instantiate(plain["data"])
+    data.prepare_data()
+    data.setup()
+    module = VRNNModule(
+        model=plain["model"],
+        objective=plain["objective"],
+        optim=plain["optim"],
+        data={**data.description(), "module": plain["data"]},
+        particles=cfg.particles,
+        seed=cfg.seed,
+    )
+    check_kind(cfg, data, module)
+
+    loggers = [instantiate(node) for node in plain["logger"].values()]
+    try:
+        for logger in loggers:
+            logger.log_hyperparams({**plain, "parameters": module.model.parameter_count})
+        callbacks = [instantiate(node) for node in plain["callbacks"].values() if node]
+        trainer: Trainer = instantiate(
+            plain["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=cfg.output_dir
+        )
+        figures = untrained_scores(plain, module, data) if cfg.untrained else {}
+        trainer.fit(module, data, ckpt_path=resume_from(cfg))
+        if cfg.test:
+            best = best_checkpoint(trainer)
+            trainer.validate(module, data, ckpt_path=best, verbose=False)
+            trainer.test(module, data, ckpt_path=best, verbose=False)
+        figures |= module.figures
+        if trainer.is_global_zero:
+            conclude(cfg, trainer, module, figures)
+        return figures
+    finally:
+        close_loggers(loggers)
+
+
+def untrained_scores(
+    plain: dict[str, Any], module: "VRNNModule", data: "SequenceData"
+) -> dict[str, float]:
+    """The test scores of the weights as they were drawn, with a single particle."""
+    from hydra.utils import instantiate
+
+    from vrnn.module import VRNNModule
+
+    untrained = VRNNModule(**{**module.hparams, "particles": 1})
+    untrained.load_state_dict(module.state_dict())
+    options = {"logger": False, "callbacks": [], "enable_checkpointing": False, "profiler": None}
+    trainer = instantiate({**plain["trainer"], **options}, default_root_dir=plain["output_dir"])
+    trainer.test(untrained, data, verbose=False)
+    return {key.replace("test/", "untrained/"): value for key, value in untrained.figures.items()}
+
+
+def conclude(
+    cfg: "DictConfig", trainer: "Trainer", module: "VRNNModule", figures: dict[str, float]
+) -> None:
+    """Writes metrics.json and samples, and prints the scores and where to look next."""
+    from rich.console import Console
+
+    from callbacks.samples import write_samples
+    from callbacks.tables import scores_tables
+
+    folder = Path(cfg.output_dir)
+    figures |= {
+        "parameters": module.model.parameter_count,
+        "particles": cfg.particles,
+        "epochs": trainer.current_epoch,
+        "updates": trainer.global_step,
+    }
+    (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
+    if not trainer.fast_dev_run:
+        write_samples(module, folder / "samples", n=8, seed=cfg.seed)
+
+    spaces = list(module.hparams["data"]["log_scales"])
+    splits = [split for split in ("untrained", "val", "test") if f"{split}/elbo" in figures]
+    exact = module.model.z_dim == 0
+    console = Console()
+    console.print(scores_tables(figures, splits, spaces, cfg.particles, exact))
+    console.print(f"{module.model.parameter_count:,} parameters, {trainer.global_step:,} updates")
+    console.print("results: metrics.json, metrics.csv, samples/ and checkpoints/ in", soft_wrap=True)
+    console.print(f"  {shown(folder)}", soft_wrap=True)
+    console.print(f"next: python evaluate.py {shown(folder)} --k 40", soft_wrap=True)
+    console.print(f"      python generate.py {shown(folder)} --n 16", soft_wrap=True)
+
+
+def shown(folder: Path) -> Path:
+    """A path as the user would type it."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") -> None:
+    """Refuses a likelihood that does not describe this kind of sequence."""
+    likelihood = module.model.likelihood
+    if likelihood.kind != data.kind:
+        raise ValueError(
+            f"model.likelihood={type(likelihood).__name__} describes {likelihood.kind} frames, but data={data.name} "
+            f"gives {data.kind} ones; {cfg.x.likelihood} would fit"
+        )
+
+
+def resume_from(cfg: "DictConfig") -> str | None:
+    """The checkpoint to go on from; `ckpt=last` starts afresh where there is none yet."""
+    from vrnn.checkpoint import read
+
+    if cfg.ckpt is None:
+        return None
+    own = Path(cfg.output_dir) / "checkpoints" / "last.ckpt"
+    path = own if cfg.ckpt == "last" else Path(cfg.ckpt)
+    if cfg.ckpt == "last" and not own.exists():
+        log.info("ckpt=last: nothing to resume in %s, so training starts afresh", cfg.output_dir)
+        return None
+    read(path)
+    return str(path)
+
+
+def best_checkpoint(trainer: "Trainer") -> str | None:
+    callback = trainer.checkpoint_callback
+    return getattr(callback, "best_model_path", None) or None
+
+
+@hydra.main(config_path="conf", config_name="train", version_base="1.3")
+def main(cfg: "DictConfig") -> float:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from callbacks.errors import readable_errors
+
+    hydra_cfg = HydraConfig.get()
+    cfg.output_dir = hydra_cfg.runtime.output_dir
+    sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    if sweep and cfg.logger.get("wandb") and cfg.logger.wandb.group is None:
+        cfg.logger.wandb.group = Path(hydra_cfg.sweep.dir).name
+    with readable_errors(Path(cfg.output_dir), end=not sweep):
+        if sweep and cfg.trainer.devices != 1:
+            raise ValueError(
+                f"trainer.devices={cfg.trainer.devices} with -m would start every job on every process: use one device "
+                "a job, trainer.strategy=ddp_spawn, or one run at a time"
+            )
+        return run(cfg).get("val/elbo", float("nan"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What the latent variables do."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from vrnn.evaluation import sequence_noise
+from vrnn.sequence_model import SequenceModel
+
+__all__ = ["LatentUse", "latent_use"]
+
+ACTIVE_VARIANCE = 0.01
+
+
+class LatentUse(NamedTuple):
+    """How much each latent dimension is used."""
+
+    kl: Tensor
+    """(Z,), mean KL(q_t || prior_t) of the dimension, nats per time step."""
+    active: Tensor
+    """(Z,) bool: the posterior mean's variance over all steps is above 0.01."""
+
+
+@torch.no_grad()
+def latent_use(
+    model: SequenceModel, x: Tensor, mask: Tensor, index: Tensor, seed: int = 0
+) -> LatentUse | None:
+    """Measures the use of the latents on a batch; None for a model without any.
+
+    Shapes: x (T, B, D), mask (T, B), index (B,).
+
+    References:
+        Importance Weighted Autoencoders (Burda et al., 2016), section 5.2 for active units,
+        https://arxiv.org/abs/1509.00519
+    """
+    noise = sequence_noise(index, mask, model.z_dim, range(1), seed, x.dtype)
+    trace = model.trace(x, mask, noise=noise)
+    if trace.posterior is None or trace.prior is None:
+        return None
+    kl = kl_divergence(trace.posterior.base_dist, trace.prior.base_dist)[mask]
+    return LatentUse(kl.mean(0), trace.posterior.mean[mask].var(0) > ACTIVE_VARIANCE)
