@@ -1,7 +1,7 @@
 """Scores a trained model: python evaluate.py outputs/<date>/<run> --k 40 --json scores.json
 
-The run folder, or a checkpoint alone, is enough; the corpus is read from where it was when the model was trained
-unless an override such as data.root=/elsewhere says otherwise.
+The run folder, or a checkpoint alone, is enough; the corpus is read from where it was when the
+model was trained unless an override such as data.root=/elsewhere says otherwise.
 """
 
 import argparse
@@ -17,11 +17,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", help="folder of a run, or a checkpoint")
-    parser.add_argument("overrides", nargs="*", help="options of the data, such as data.root=/elsewhere")
-    parser.add_argument("--bounds", default="elbo,iwae,paper", help="which of elbo, iwae, paper (default: all)")
-    parser.add_argument("--k", type=int, default=40, help="particles of iwae and paper (default: 40)")
+    parser.add_argument(
+        "overrides", nargs="*", help="options of the data, such as data.root=/elsewhere"
+    )
+    parser.add_argument(
+        "--bounds", default="elbo,iwae,paper", help="which of elbo, iwae, paper (default: all)"
+    )
+    parser.add_argument(
+        "--k", type=int, default=40, help="particles of iwae and paper (default: 40)"
+    )
     parser.add_argument("--split", default="test", choices=["val", "test"])
-    parser.add_argument("--limit", type=int, help="score only so many sequences, spread evenly over the split")
+    parser.add_argument(
+        "--limit", type=int, help="score only so many sequences, spread evenly over the split"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0, help="of the particles")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -54,7 +62,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     figures = {
         f"{args.split}/{key}": value
         for key, value in scores.items()
-        if key in ("sequences", "steps") or any(key == f or key.startswith(f"{f}_") for f in wanted)
+        if key in ("sequences", "steps")
+        or any(key == f or key.startswith(f"{f}_") for f in wanted)
     }
     figures |= {"parameters": module.model.parameter_count, "particles": particles}
     if args.json:
@@ -63,11 +72,15 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     spaces = list(module.hparams["data"]["log_scales"])
     console = Console()
     console.print(scores_tables(figures, [args.split], spaces, particles, exact))
-    console.print(f"{int(scores['sequences']):,} sequences, {module.model.parameter_count:,} parameters")
+    console.print(
+        f"{int(scores['sequences']):,} sequences, {module.model.parameter_count:,} parameters"
+    )
     return figures
 
 
-def score_split(module: Any, data: Any, args: argparse.Namespace, particles: int) -> dict[str, float]:
+def score_split(
+    module: Any, data: Any, args: argparse.Namespace, particles: int
+) -> dict[str, float]:
     """Scores every sequence of a split once, with a progress bar."""
     import numpy as np
     import torch
@@ -84,8 +97,10 @@ def score_split(module: Any, data: Any, args: argparse.Namespace, particles: int
     scores = Scores(module.hparams["data"]["log_scales"])
     with torch.inference_mode():
         for batch in track(loader, f"scoring {args.split}", total=len(loader)):
-            x, mask, index = (part.to(args.device) for part in batch)
-            scores.update(index, mask.sum(0), score(module.model, x, mask, index, particles, args.seed))
+            x, mask, ids = (part.to(args.device) for part in batch)
+            scores.update(
+                ids, mask.sum(0), score(module.model, x, mask, ids, particles, args.seed)
+            )
     return scores.compute()
 
 

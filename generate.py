@@ -12,20 +12,35 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", help="folder of a run, or a checkpoint")
-    parser.add_argument("overrides", nargs="*", help="with --prime: options of the data, such as data.root=/elsewhere")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="with --prime: options of the data, such as data.root=/elsewhere",
+    )
     parser.add_argument("--n", type=int, default=16, help="how many sequences (default: 16)")
     parser.add_argument("--steps", type=int, help="frames of each (default: as the training data)")
     parser.add_argument(
-        "--temperature-z", type=float, default=1.0, help="of the latents; 0 takes the prior's mean (default: 1)"
+        "--temperature-z",
+        type=float,
+        default=1.0,
+        help="of the latents; 0 takes the prior's mean (default: 1)",
     )
     parser.add_argument(
-        "--temperature-x", type=float, default=1.0, help="of the frames; 0 takes the mode (default: 1)"
+        "--temperature-x",
+        type=float,
+        default=1.0,
+        help="of the frames; 0 takes the mode (default: 1)",
     )
     parser.add_argument(
-        "--prime", type=int, default=0, help="go on from so many frames of test sequences (default: 0)"
+        "--prime",
+        type=int,
+        default=0,
+        help="go on from so many frames of test sequences (default: 0)",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="folder of the files (default: samples/ of the run)")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the files (default: samples/ of the run)"
+    )
     args = parser.parse_args()
 
     from callbacks.errors import readable_errors

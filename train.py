@@ -1,6 +1,7 @@
 """Trains a model: python train.py model=vrnn_gmm data=iam data.root=/path/to/iam-ondb
 
-Every option of every group: python train.py --help. Sweeps: python train.py -m model=rnn_gmm,vrnn_gmm seed=0,1,2.
+Every option of every group: python train.py --help. Sweeps: python train.py -m
+    model=rnn_gmm,vrnn_gmm seed=0,1,2.
 """
 
 import json
@@ -114,7 +115,9 @@ def conclude(
     console = Console()
     console.print(scores_tables(figures, splits, spaces, cfg.particles, exact))
     console.print(f"{module.model.parameter_count:,} parameters, {trainer.global_step:,} updates")
-    console.print("results: metrics.json, metrics.csv, samples/ and checkpoints/ in", soft_wrap=True)
+    console.print(
+        "results: metrics.json, metrics.csv, samples/ and checkpoints/ in", soft_wrap=True
+    )
     console.print(f"  {shown(folder)}", soft_wrap=True)
     console.print(f"next: python evaluate.py {shown(folder)} --k 40", soft_wrap=True)
     console.print(f"      python generate.py {shown(folder)} --n 16", soft_wrap=True)
@@ -131,8 +134,9 @@ def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") ->
     likelihood = module.model.likelihood
     if likelihood.kind != data.kind:
         raise ValueError(
-            f"model.likelihood={type(likelihood).__name__} describes {likelihood.kind} frames, but data={data.name} "
-            f"gives {data.kind} ones; {cfg.x.likelihood} would fit"
+            f"model.likelihood={type(likelihood).__name__} describes "
+            f"{likelihood.kind} frames, but data={data.name} gives {data.kind} ones; "
+            f"{cfg.x.likelihood} would fit"
         )
 
 
@@ -171,8 +175,8 @@ def main(cfg: "DictConfig") -> float:
     with readable_errors(Path(cfg.output_dir), end=not sweep):
         if sweep and cfg.trainer.devices != 1:
             raise ValueError(
-                f"trainer.devices={cfg.trainer.devices} with -m would start every job on every process: use one device "
-                "a job, trainer.strategy=ddp_spawn, or one run at a time"
+                f"trainer.devices={cfg.trainer.devices} with -m would start every job on "
+                "every process: use one device a job, trainer.strategy=ddp_spawn, or a run at a time"
             )
         return run(cfg).get("val/elbo", float("nan"))
 

@@ -18,7 +18,9 @@ def draw_pen(ax: Axes, x: np.ndarray, rate: float) -> None:
     ends = np.flatnonzero(line[:, 0] > 0.5) + 1
     strokes = [stroke[:, 1:] for stroke in np.split(line, ends) if len(stroke)]
     dots = np.array([stroke[0] for stroke in strokes if len(stroke) == 1])
-    ax.add_collection(LineCollection([s for s in strokes if len(s) > 1], colors="#1b2a41", linewidths=0.9))
+    ax.add_collection(
+        LineCollection([s for s in strokes if len(s) > 1], colors="#1b2a41", linewidths=0.9)
+    )
     if len(dots):
         ax.scatter(*dots.T, s=1.5, color="#1b2a41")
     ax.set_aspect("equal")
@@ -68,7 +70,7 @@ def draw_columns(kind: str, columns: dict[str, Sequence[np.ndarray]], rate: floa
 
 
 def draw_latents(kl: np.ndarray, active: np.ndarray) -> Figure:
-    """Draws the KL of every latent dimension, largest first; inactive ones pale. Shapes: (Z,), (Z,) bool."""
+    """Draws the KL (Z,) of every latent dimension, largest first; those not `active` (Z,) pale."""
     order = np.argsort(-kl)
     figure = Figure(figsize=(7, 2.4), dpi=110, layout="constrained")
     ax = figure.subplots()

@@ -15,12 +15,14 @@ MENDABLE = (ValueError, TypeError, OSError, FloatingPointError, ImportError)
 
 @contextmanager
 def readable_errors(folder: Path | None = None, end: bool = True) -> Iterator[None]:
-    """Turns an error into one sentence on stderr and exit code 1; the traceback goes to <folder>/error.txt.
+    """Turns an error into one sentence on stderr and exit code 1; the traceback goes to
+    <folder>/error.txt.
 
     HYDRA_FULL_ERROR=1 shows the traceback instead.
 
     Args:
-        end: leave the program; in a sweep, where the other jobs go on, the error is passed on instead.
+        end: leave the program; in a sweep, where the other jobs go on, the error is passed on
+            instead.
     """
     try:
         yield

@@ -13,11 +13,12 @@ class NonFiniteError(FloatingPointError):
 
 
 class Gradients(Callback):
-    """Logs the gradient's norm before clipping, and guards the weights against infinite or undefined updates.
+    """Logs the gradient's norm before clipping, and guards the weights against infinite or
+    undefined updates.
 
     Args:
-        nonfinite: "stop", with an error that names update, sequences and parameters, before the weights are touched; or
-            "skip" the update and count it.
+        nonfinite: "stop", with an error that names update, sequences and parameters, before the
+            weights are touched; or "skip" the update and count it.
     """
 
     def __init__(self, nonfinite: str = "stop") -> None:
@@ -37,8 +38,8 @@ class Gradients(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
     ) -> None:
-        index: Tensor = batch.index  # type: ignore[attr-defined]
-        self.sequences = index.tolist()
+        ids: Tensor = batch.ids  # type: ignore[attr-defined]
+        self.sequences = ids.tolist()
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -55,7 +56,8 @@ class Gradients(Callback):
             return
         bad = [name for name, grad in gradients.items() if not torch.isfinite(grad).all()]
         raise NonFiniteError(
-            f"the gradient is not finite at update {trainer.global_step}, in {len(bad)} of {len(gradients)} parameters "
-            f"({', '.join(bad[:3])}, ...), with training sequences {self.sequences}. The weights are as before this "
-            "update. Try a smaller optim.lr or trainer.gradient_clip_val, or callbacks.gradients.nonfinite=skip"
+            f"the gradient is not finite at update {trainer.global_step}, in {len(bad)} of "
+            f"{len(gradients)} parameters ({', '.join(bad[:3])}, ...), with training sequences "
+            f"{self.sequences}. The weights are as before this update. Try a smaller optim.lr or "
+            "trainer.gradient_clip_val, or callbacks.gradients.nonfinite=skip"
         )

@@ -34,7 +34,7 @@ class Latents(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if batch_idx == 0:
-            self.use = latent_use(pl_module.model, batch.x, batch.mask, batch.index)
+            self.use = latent_use(pl_module.model, batch.x, batch.mask, batch.ids)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.use is None or trainer.sanity_checking:
@@ -42,5 +42,7 @@ class Latents(Callback):
         pl_module.log("latent/active_units", self.use.active.sum().float(), rank_zero_only=True)
         pl_module.log("latent/kl_of_strongest", self.use.kl.max(), rank_zero_only=True)
         if trainer.is_global_zero:
-            figure = draw_latents(torch.nan_to_num(self.use.kl).cpu().numpy(), self.use.active.cpu().numpy())
+            figure = draw_latents(
+                torch.nan_to_num(self.use.kl).cpu().numpy(), self.use.active.cpu().numpy()
+            )
             save_picture(trainer, figure, self.folder, "latent/kl_per_dimension", "latents")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from callbacks.drawing import draw_columns
@@ -15,7 +16,8 @@ __all__ = ["Pictures", "generate_raw", "typical_steps"]
 
 
 class Pictures(Callback):
-    """After validation, draws sequences of the validation split beside as many that the model made.
+    """After validation, draws sequences of the validation split beside as many that the model
+    made.
 
     Args:
         folder: where the pictures go, as epoch_NNN.png.
@@ -28,7 +30,10 @@ class Pictures(Callback):
         self.folder, self.every_n_epochs, self.n, self.seed = Path(folder), every_n_epochs, n, seed
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        due = trainer.current_epoch % self.every_n_epochs == 0
+        due = (
+            trainer.state.fn == TrainerFn.FITTING
+            and trainer.current_epoch % self.every_n_epochs == 0
+        )
         if trainer.sanity_checking or not due or not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -36,10 +41,14 @@ class Pictures(Callback):
         real = data.splits["val"]
         columns = {
             "real": [np.asarray(real[i]) for i in range(min(self.n, len(real)))],
-            f"generated after {trainer.current_epoch + 1} epochs": generate_raw(pl_module, self.n, self.seed),
+            f"generated after {trainer.current_epoch + 1} epochs": generate_raw(
+                pl_module, self.n, self.seed
+            ),
         }
         figure = draw_columns(data.kind, columns, data.rate)
-        save_picture(trainer, figure, self.folder, "samples/lines", f"epoch_{trainer.current_epoch:03d}")
+        save_picture(
+            trainer, figure, self.folder, "samples/lines", f"epoch_{trainer.current_epoch:03d}"
+        )
 
 
 def typical_steps(description: dict[str, dict[str, int]]) -> int:

@@ -22,7 +22,8 @@ def write_samples(
     temperature_z: float = 1.0,
     temperature_x: float = 1.0,
 ) -> list[Path]:
-    """Generates n sequences and writes them as pictures and arrays; arguments as of `generate_raw`.
+    """Generates n sequences and writes them as pictures and arrays; arguments as of
+    `generate_raw`.
 
     Returns:
         generated.png, .svg and .npz; the last holds "x", raw frames (n, T, D), and "columns".

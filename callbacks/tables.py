@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 
@@ -18,7 +19,8 @@ def scores_tables(
     particles: int,
     exact: bool,
 ) -> Group:
-    """Lays out scores in nats, per sequence and per step, in every space, each with its standard error.
+    """Lays out scores in nats, per sequence and per step, in every space, each with its standard
+    error.
 
     Args:
         figures: as in metrics.json, keys `split/name`.
@@ -46,7 +48,8 @@ def one_table(
     suffix: str,
     digits: int,
 ) -> Table:
-    table = Table("split", unit, title_justify="left")
+    # Narrow enough for 80 columns.
+    table = Table("split", unit, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for space in spaces:
         table.add_column(space, justify="right")
     for split in splits:

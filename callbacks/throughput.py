@@ -10,9 +10,11 @@ __all__ = ["Throughput"]
 
 
 class Throughput(Callback):
-    """Logs time steps a second, the share of a batch that is padding, and the share of time spent waiting for data.
+    """Logs time steps a second, the share of a batch that is padding, and the share of time spent
+    waiting for data.
 
-    A time step is one frame of one sequence, padding not counted. Figures are means since they were last logged.
+    A time step is one frame of one sequence, padding not counted. Figures are means since they
+    were last logged.
     """
 
     def __init__(self) -> None:

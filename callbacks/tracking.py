@@ -1,4 +1,4 @@
-"""Where figures go: W&B online or offline, and pictures to disk and to every logger that shows them."""
+"""Where figures go: W&B online or offline, and pictures to disk and to W&B."""
 
 import io
 import logging
@@ -18,12 +18,16 @@ __all__ = ["close_loggers", "quieten_lightning", "save_picture", "wandb_logger"]
 
 
 def wandb_logger(
-    save_dir: str, project: str, name: str | None = None, group: str | None = None, tags: Sequence[str] = ()
+    save_dir: str,
+    project: str,
+    name: str | None = None,
+    group: str | None = None,
+    tags: Sequence[str] = (),
 ) -> WandbLogger:
     """Creates the W&B logger: online when a key is configured, else offline; it never asks.
 
-    The run's id is kept in the run folder, so a resumed run goes on in the same W&B run. In a sweep the group is
-    the sweep's folder.
+    The run's id is kept in the run folder, so a resumed run goes on in the same W&B run. In a
+    sweep the group is the sweep's folder.
     """
     folder = Path(save_dir)
     id_file = folder / "wandb_id.txt"
@@ -69,10 +73,12 @@ def close_loggers(loggers: Sequence[Any]) -> None:
 
 
 def quieten_lightning() -> None:
-    """Silences what Lightning prints at every run and nobody can act on: devices found, tips, a deprecation within."""
+    """Silences what Lightning prints at every run and nobody can act on."""
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+    warnings.filterwarnings(
+        "ignore", message="Experiment logs directory .* exists and is not empty"
+    )
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -1,7 +1,7 @@
 """From sequences on disk to padded, standardised batches: what all corpora share."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ class SequenceBatch(NamedTuple):
     """Standardised frames, (T, B, D) float32, zero on padding."""
     mask: Tensor
     """(T, B) bool, True on a sequence's own steps."""
-    index: Tensor
+    ids: Tensor
     """(B,) int64, each sequence's number in its split."""
 
 
@@ -32,8 +32,8 @@ class SequenceData(LightningDataModule):
     Args:
         batch_size: sequences a batch, on every device.
         eval_batch_size: likewise for validation and test; `batch_size` if None.
-        normaliser: "coordinate", zero mean and unit variance of every real coordinate over the training split, or
-            "none"; subclasses add those of their literature.
+        normaliser: "coordinate", zero mean and unit variance of every real coordinate over the
+            training split, or "none"; subclasses add those of their literature.
         max_steps: longer training sequences are cut to this many frames; None for no limit.
         num_workers: processes that load batches.
         seed: of the order of the batches.
@@ -93,7 +93,9 @@ class SequenceData(LightningDataModule):
             shift[real], scale[real] = (moment[real] for moment in moments(train))
             if not (scale > 0).all():
                 constant = [self.columns[d] for d in np.flatnonzero(scale <= 0)]
-                raise ValueError(f"data={self.name}: constant in the training split: {', '.join(constant)}")
+                raise ValueError(
+                    f"data={self.name}: constant in the training split: {', '.join(constant)}"
+                )
         return shift, scale
 
     def description(self) -> dict[str, Any]:
@@ -110,7 +112,9 @@ class SequenceData(LightningDataModule):
             "scale": self.scale.tolist(),
             "log_scales": log_scales,
             "sequences": {split: len(sequences) for split, sequences in self.splits.items()},
-            "steps": {split: int(sequences.lengths.sum()) for split, sequences in self.splits.items()},
+            "steps": {
+                split: int(sequences.lengths.sum()) for split, sequences in self.splits.items()
+            },
         }
 
     def batch(self, split: str, indices: np.ndarray) -> SequenceBatch:
@@ -125,7 +129,9 @@ class SequenceData(LightningDataModule):
         sequences = self.splits[split]
         long = np.flatnonzero(sequences.lengths > steps)[:n]
         if len(long) < n:
-            raise ValueError(f"only {len(long)} sequences of the {split} split have more than {steps} frames")
+            raise ValueError(
+                f"only {len(long)} sequences of the {split} split have more than {steps} frames"
+            )
         x = np.stack([(sequences[int(i)][:steps] - self.shift) / self.scale for i in long], axis=1)
         return torch.from_numpy(x.astype(np.float32))
 
@@ -140,7 +146,9 @@ class SequenceData(LightningDataModule):
 
     def loader(self, split: str, batch_size: int, shuffle: bool) -> DataLoader[SequenceBatch]:
         rank, world = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+            (self.trainer.global_rank, self.trainer.world_size)
+            if self.trainer is not None
+            else (0, 1)
         )
         lengths = self.splits[split].lengths
         batches = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world)
@@ -167,9 +175,11 @@ class Batches(torch.utils.data.Dataset[SequenceBatch]):
 class LengthBatches(Sampler[np.ndarray]):
     """Batches of sequences of similar length, a function of seed and epoch alone.
 
-    Shuffled: sequences are permuted, sorted by length inside pools of 32 batches, cut into batches, and the batches
-    permuted. All ranks get the same number of batches, the last ones filled up from the first where they do
-    not divide. Not shuffled: every sequence exactly once over all ranks, longest first.
+    Shuffled: sequences are permuted, sorted by length inside pools of 32 batches, cut into
+        batches, and the batches
+    permuted. All ranks get the same number of batches, the last ones filled up from the first
+    where they do not divide. Not shuffled: every sequence exactly once over all ranks, longest
+    first.
 
     Args:
         lengths: (N,), frames of each sequence.
@@ -179,7 +189,13 @@ class LengthBatches(Sampler[np.ndarray]):
     pool = 32
 
     def __init__(
-        self, lengths: np.ndarray, batch_size: int, shuffle: bool, seed: int, rank: int = 0, world: int = 1
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.lengths, self.batch_size, self.shuffle = lengths, batch_size, shuffle
         self.seed, self.rank, self.world = seed, rank, world
@@ -209,7 +225,9 @@ class LengthBatches(Sampler[np.ndarray]):
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.lengths))
         pools = cut(order, self.batch_size * self.pool)
-        ordered = np.concatenate([pool[np.argsort(-self.lengths[pool], kind="stable")] for pool in pools])
+        ordered = np.concatenate(
+            [pool[np.argsort(-self.lengths[pool], kind="stable")] for pool in pools]
+        )
         batches = cut(ordered, self.batch_size)
         return [batches[i] for i in rng.permutation(len(batches))]
 
@@ -231,17 +249,8 @@ def collate(
 
 
 def moments(sequences: Ragged) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of every coordinate over all frames, (D,) each, in float64, streamed."""
+    """Mean and standard deviation of every coordinate over all frames, (D,) each, in float64."""
     n = int(sequences.lengths.sum())
     mean = sum(np.asarray(s, np.float64).sum(0) for s in sequences) / n
     square = sum(np.square(np.asarray(s, np.float64) - mean).sum(0) for s in sequences) / n
     return mean, np.sqrt(square)
-
-
-def summarise(description: Mapping[str, Any]) -> str:
-    """One line about the data for the log."""
-    counts = ", ".join(
-        f"{split} {description['sequences'][split]:,} sequences of {description['steps'][split]:,} steps"
-        for split in description["sequences"]
-    )
-    return f"data={description['name']}: {counts}"

@@ -1,4 +1,4 @@
-"""On-line handwriting: frames [pen, dx, dy], the pen flag 1 on a stroke's last point, y upwards."""
+"""On-line handwriting: frames [pen, dx, dy], the pen flag 1 on a stroke's last point, y up."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,8 @@ class PenData(SequenceData):
     """Base of the handwriting corpora in IAM-OnDB's units.
 
     Args:
-        normaliser: "paper", (d - 8) / 56.04462 for dx and dy, as the original code has it, or those of `SequenceData`.
+        normaliser: "paper", (d - 8) / 56.04462 for dx and dy, as the original code has it, or
+            those of `SequenceData`.
         **kwargs: of `SequenceData`.
     """
 
@@ -35,7 +36,9 @@ class PenData(SequenceData):
         if self.normaliser == "paper":
             return np.array([0.0, PAPER_SHIFT, PAPER_SHIFT]), np.array(self.paper_scale)
         if self.normaliser not in ("coordinate", "none"):
-            raise ValueError(f"data.normaliser={self.normaliser} is not one of coordinate, none, paper")
+            raise ValueError(
+                f"data.normaliser={self.normaliser} is not one of coordinate, none, paper"
+            )
         return super().statistics(train)
 
 
@@ -45,12 +48,12 @@ class IAM(PenData):
     Args:
         root: folder that holds lineStrokes/, ascii/ and the lists of the task.
         split: "paper", "task1" or "holdout", ready-made splits, or None to give the lists.
-        train, val, test: lists such as "trainset+testset_t", in place of the split's; `val` may be a share of
-            the training forms to hold back, such as 0.05.
+        train, val, test: lists such as "trainset+testset_t", in place of the split's; `val` may
+            be a share of the training forms to hold back, such as 0.05.
         cache: folder of the parsed corpus; None for <root>/.vrnn-cache.
         split_seed: of the choice of the forms to hold back.
-        missing: what to do about forms that a list names and the folder lacks, and about broken files: "error" or
-            "skip".
+        missing: what to do about forms that a list names and the folder lacks, and about broken
+            files: "error" or "skip".
         **kwargs: of `PenData`.
     """
 
@@ -76,7 +79,9 @@ class IAM(PenData):
 
         self.root = Path(root).expanduser()
         self.lists: dict[str, Any] = dict(SPLITS[split]) if split is not None else {}
-        self.lists |= {k: v for k, v in {"train": train, "val": val, "test": test}.items() if v is not None}
+        self.lists |= {
+            k: v for k, v in {"train": train, "val": val, "test": test}.items() if v is not None
+        }
         self.cache = Path(cache).expanduser() if cache is not None else self.root / ".vrnn-cache"
         self.split_seed, self.missing = split_seed, missing
 
@@ -90,7 +95,8 @@ class SyntheticHandwriting(PenData):
 
     Args:
         lines, val_lines, test_lines: how many lines each split has.
-        writers: writers of the training lines; validation and test lines are by writers of their own.
+        writers: writers of the training lines; validation and test lines are by writers of their
+            own.
         corpus_seed: of the lines; another one is another corpus.
         **kwargs: of `PenData`.
     """
@@ -108,7 +114,9 @@ class SyntheticHandwriting(PenData):
     ) -> None:
         super().__init__(**kwargs)
         if min(lines, val_lines, test_lines, writers) < 1:
-            raise ValueError("data.lines, val_lines, test_lines and writers must all be at least 1")
+            raise ValueError(
+                "data.lines, val_lines, test_lines and writers must all be at least 1"
+            )
 
         self.counts = {"train": lines, "val": val_lines, "test": test_lines}
         self.writers, self.corpus_seed = writers, corpus_seed
@@ -122,5 +130,9 @@ class SyntheticHandwriting(PenData):
         numbers = track(range(count), f"writing {count:,} {split} lines", transient=True)
         rows = [line(seed, i, self.writers) for i in numbers]
         sequences, texts, writers, styles = zip(*rows, strict=True)
-        labels = {"text": texts, "writer": writers, **dict(zip(Style._fields, zip(*styles, strict=True), strict=True))}
+        labels = {
+            "text": texts,
+            "writer": writers,
+            **dict(zip(Style._fields, zip(*styles, strict=True), strict=True)),
+        }
         return Ragged.from_sequences(sequences, [f"{split}-{i:05d}" for i in range(count)], labels)

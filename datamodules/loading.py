@@ -15,20 +15,25 @@ def load_data(description: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
     """Builds and opens the data that a model was trained on.
 
     Args:
-        description: as stored in a checkpoint (`SequenceData.description`, with the module's own options).
+        description: as stored in a checkpoint (`SequenceData.description`, with the module's own
+            options).
         overrides: options to change, such as "data.root=/elsewhere".
 
     Raises:
-        ValueError: if the description names anything but a data module of this package, or an override an option
+        ValueError: if the description names no data module of this package, or an override names an option
             that the module has not.
     """
     options = dict(description["module"])
     changed = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
     assert isinstance(changed, dict)
     changes = changed.pop("data", {})
-    unknown = [str(key) for key in changed] + [f"data.{key}" for key in changes if key not in options]
+    unknown = [str(key) for key in changed] + [
+        f"data.{key}" for key in changes if key not in options
+    ]
     if unknown:
-        raise ValueError(f"unknown option {unknown[0]}; choose from data.{', data.'.join(options)}")
+        raise ValueError(
+            f"unknown option {unknown[0]}; choose from data.{', data.'.join(options)}"
+        )
     target = options.pop("_target_", None)
     found = None
     if isinstance(target, str) and target.startswith("datamodules."):
@@ -37,7 +42,9 @@ def load_data(description: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
         except (ImportError, AttributeError, ValueError):
             found = None
     if not (isinstance(found, type) and issubclass(found, SequenceData)):
-        raise ValueError(f"the checkpoint names {target!r}, which is no data module of this package")
+        raise ValueError(
+            f"the checkpoint names {target!r}, which is no data module of this package"
+        )
     data = found(**{**options, **changes})
     data.prepare_data()
     data.setup()

@@ -1,7 +1,7 @@
 """Lower bounds of the log likelihood, as pure functions of a `Trace`. All figures are in nats.
 
-A density's value depends on the scale of x: these are in the space of the x given, the standardised one;
-`vrnn.normaliser.convert` takes them elsewhere.
+A density's value depends on the scale of x: these are in the space of the x given, the
+standardised one; `vrnn.normaliser.convert` takes them elsewhere.
 """
 
 import math
@@ -44,7 +44,8 @@ def elbo_terms(trace: Trace, x: Tensor, mask: Tensor) -> Terms:
 def elbo(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
     r"""Evidence lower bound, one draw of z and the analytic KL; exact without latent variables.
 
-    .. math:: E_q \sum_t [\log p(x_t | z_{\le t}, x_{<t}) - KL(q_t \| prior_t)] \le \log p(x_{\le T})
+    .. math:: E_q \sum_t [\log p(x_t | z_{\le t}, x_{<t}) - KL(q_t \| prior_t)] \le \log p(x_{\le
+    T})
 
     Shapes: x (T, B, D), mask (T, B) -> nats per sequence (B,).
     """
@@ -55,7 +56,8 @@ def elbo(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
 def log_weights(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
     r"""Log importance weight of every step.
 
-    .. math:: \log w_t = \log p(x_t | z_{\le t}, x_{<t}) + \log p(z_t | x_{<t}, z_{<t}) - \log q(z_t | \cdot)
+    .. math:: \log w_t = \log p(x_t | z_{\le t}, x_{<t}) + \log p(z_t | x_{<t}, z_{<t}) - \log
+    q(z_t | \cdot)
 
     Shapes: x (T, B, D), mask (T, B) -> (T, B), zero on padding.
     """
@@ -84,7 +86,8 @@ def importance_weighted(log_w: Tensor) -> Tensor:
 
 
 def paper_estimate(log_w: Tensor) -> Tensor:
-    r"""What the original evaluation script computes. Not a bound: it may exceed the log likelihood.
+    r"""What the original evaluation script computes. Not a bound: it may exceed the log
+    likelihood.
 
     .. math:: \sum_t \log \frac{1}{K} \sum_k w_t^k
 

@@ -23,16 +23,17 @@ class VRNNCell(nn.Module):
     r"""The VRNN's prior, encoder, feature map of z, and recurrence.
 
     .. math::
-        p(z_t | x_{<t}, z_{<t}) &= N(\mu_{0,t}, \sigma_{0,t}^2), & (\mu_{0,t}, \sigma_{0,t}) &= prior(h_{t-1}) \\
-        q(z_t | \cdot) &= N(\mu_t, \sigma_t^2), & (\mu_t, \sigma_t) &= encoder(u_t, h_{t-1}) \\
-        h_t &= f(\phi_x(x_t), \phi_z(z_t), h_{t-1})
+        p(z_t | x_{<t}, z_{<t}) &= N(\mu_{0,t}, \sigma_{0,t}^2), & (\mu_{0,t}, \sigma_{0,t}) &=
+        prior(h_{t-1}) \\ q(z_t | \cdot) &= N(\mu_t, \sigma_t^2), & (\mu_t, \sigma_t) &=
+        encoder(u_t, h_{t-1}) \\ h_t &= f(\phi_x(x_t), \phi_z(z_t), h_{t-1})
 
-    where :math:`u_t` is what inference sees of the sequence: :math:`\phi_x(x_t)` for the filtering posterior,
-    the backward summary :math:`b_t` of the present and the future for the smoothing one.
+    where :math:`u_t` is what inference sees of the sequence: :math:`\phi_x(x_t)` for the
+    filtering posterior, the backward summary :math:`b_t` of the present and the future for the
+    smoothing one.
 
     References:
-        A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015), equations 5 to 9,
-        https://arxiv.org/abs/1506.02216
+        A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015), equations 5 to
+        9, https://arxiv.org/abs/1506.02216
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Loads a model from a file with nothing else at hand, and without running anything that the file brings."""
+"""Loads a model from a file, with nothing else at hand, and runs nothing that the file brings."""
 
 import pickle
 import pkgutil
@@ -28,14 +28,15 @@ def load(path: str | Path, allow: tuple[str, ...] = ()) -> SequenceModel:
         allow: packages besides this one and torch whose classes the checkpoint may name.
 
     Raises:
-        CheckpointError: if the file is damaged, is no checkpoint of this project, or names other code.
+        CheckpointError: if the file is damaged, is no checkpoint of this project, or names other
+            code.
     """
     model: SequenceModel = load_module(path, allow).model
     return model
 
 
 def load_module(path: str | Path, allow: tuple[str, ...] = ()) -> VRNNModule:
-    """As `load`, but returns the LightningModule, whose `hparams` describe the data and the training."""
+    """As `load`, but returns the LightningModule, whose `hparams` describe data and training."""
     file = find_checkpoint(path)
     content = read(file)
     hparams = content["hyper_parameters"]
@@ -59,7 +60,8 @@ def find_checkpoint(path: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     raise CheckpointError(
-        f"no checkpoint at {path}: neither a file nor a run folder with checkpoints/best.ckpt or last.ckpt"
+        f"no checkpoint at {path}: neither a file nor a run folder with checkpoints/best.ckpt "
+        "or checkpoints/last.ckpt"
     )
 
 
@@ -67,13 +69,18 @@ def read(file: Path) -> dict[str, Any]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        refuse(file, f"it holds something else than tensors and plain containers ({first_line(error)})")
+        refuse(
+            file,
+            f"it holds something else than tensors and plain containers ({first_line(error)})",
+        )
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
         refuse(file, f"it is damaged or no checkpoint at all ({first_line(error)})")
     if not isinstance(content, dict) or not {"hyper_parameters", "state_dict"} <= content.keys():
         refuse(file, "it has no hyper_parameters and state_dict, so this project did not write it")
     hparams = content["hyper_parameters"]
-    missing = {"model", "objective", "optim", "data"} - (hparams.keys() if isinstance(hparams, dict) else set())
+    missing = {"model", "objective", "optim", "data"} - (
+        hparams.keys() if isinstance(hparams, dict) else set()
+    )
     if missing:
         refuse(file, f"its hyper_parameters lack {', '.join(sorted(missing))}")
     return content
@@ -95,14 +102,20 @@ def check_targets(file: Path, node: object, allowed: tuple[str, ...]) -> None:
 
 def check_target(file: Path, target: object, allowed: tuple[str, ...]) -> None:
     if not isinstance(target, str) or not inside(target, allowed):
-        refuse(file, f"it names {target!r}, which is outside {', '.join(allowed)}; see `allow` of vrnn.load")
+        refuse(
+            file,
+            f"it names {target!r}, outside of {', '.join(allowed)} (see `allow` of vrnn.load)",
+        )
     try:
         found = pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError):
         refuse(file, f"it names {target!r}, which does not exist here")
-    # A path inside this package may lead to something imported from elsewhere, so ask where it was defined.
+    # A path inside this package may lead to something imported from elsewhere, so ask where it
+    # was defined.
     kinds = (nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
-    if not (isinstance(found, type) and issubclass(found, kinds) and inside(found.__module__, allowed)):
+    if not (
+        isinstance(found, type) and issubclass(found, kinds) and inside(found.__module__, allowed)
+    ):
         refuse(file, f"it names {target!r}, which is no network, optimizer or scheduler")
 
 

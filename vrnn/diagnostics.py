@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from vrnn.evaluation import sequence_noise
 from vrnn.sequence_model import SequenceModel
@@ -25,19 +25,25 @@ class LatentUse(NamedTuple):
 
 @torch.no_grad()
 def latent_use(
-    model: SequenceModel, x: Tensor, mask: Tensor, index: Tensor, seed: int = 0
+    model: SequenceModel, x: Tensor, mask: Tensor, ids: Tensor, seed: int = 0
 ) -> LatentUse | None:
     """Measures the use of the latents on a batch; None for a model without any.
 
-    Shapes: x (T, B, D), mask (T, B), index (B,).
+    Shapes: x (T, B, D), mask (T, B), ids (B,).
 
     References:
         Importance Weighted Autoencoders (Burda et al., 2016), section 5.2 for active units,
         https://arxiv.org/abs/1509.00519
     """
-    noise = sequence_noise(index, mask, model.z_dim, range(1), seed, x.dtype)
+    noise = sequence_noise(ids, mask, model.z_dim, range(1), seed, x.dtype)
     trace = model.trace(x, mask, noise=noise)
     if trace.posterior is None or trace.prior is None:
         return None
-    kl = kl_divergence(trace.posterior.base_dist, trace.prior.base_dist)[mask]
+    kl = kl_divergence(per_dimension(trace.posterior), per_dimension(trace.prior))[mask]
     return LatentUse(kl.mean(0), trace.posterior.mean[mask].var(0) > ACTIVE_VARIANCE)
+
+
+def per_dimension(gaussian: Distribution) -> Normal:
+    """The Normal over single dimensions, batch (T, B, Z), of a diagonal Gaussian."""
+    assert isinstance(gaussian, Independent) and isinstance(gaussian.base_dist, Normal)
+    return gaussian.base_dist

@@ -29,6 +29,7 @@ class GaussianMixtureDistribution(MixtureSameFamily):
     """
 
     def __init__(self, logits: Tensor, mean: Tensor, std: Tensor) -> None:
+        self.std = std
         super().__init__(
             Categorical(logits=logits, validate_args=False),
             Independent(Normal(mean, std, validate_args=False), 1, validate_args=False),
@@ -37,10 +38,9 @@ class GaussianMixtureDistribution(MixtureSameFamily):
 
     @property
     def mode(self) -> Tensor:
-        """The mean of the component with the highest peak, log pi_k - sum_d log sigma_kd, (*, D)."""
-        normal = self.component_distribution.base_dist
-        peak = self.mixture_distribution.logits - normal.scale.log().sum(-1)
-        return pick(normal.loc, peak.argmax(-1))
+        """The mean of the component with the highest peak, (*, D)."""
+        peak = self.mixture_distribution.logits - self.std.log().sum(-1)
+        return pick(self.component_distribution.mean, peak.argmax(-1))
 
 
 class PenDistribution(Distribution):
@@ -64,7 +64,9 @@ class PenDistribution(Distribution):
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
     support = constraints.real_vector
 
-    def __init__(self, pen: Tensor, logits: Tensor, mean: Tensor, std: Tensor, rho: Tensor) -> None:
+    def __init__(
+        self, pen: Tensor, logits: Tensor, mean: Tensor, std: Tensor, rho: Tensor
+    ) -> None:
         self.pen, self.std, self.rho = pen, std, rho
         self.logits = logits.log_softmax(-1)
         self.means = mean

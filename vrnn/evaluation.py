@@ -1,4 +1,4 @@
-"""Scores of a batch under a model, one figure a sequence, the same whatever the batch, padding or process."""
+"""Scores of sequences under a model, the same whatever their batch, padding or process."""
 
 from collections.abc import Iterator
 
@@ -19,15 +19,16 @@ ROWS = 256
 
 
 def sequence_noise(
-    index: Tensor, mask: Tensor, z_dim: int, draws: range, seed: int, dtype: torch.dtype
+    ids: Tensor, mask: Tensor, z_dim: int, draws: range, seed: int, dtype: torch.dtype
 ) -> Tensor:
-    """Draws the noise behind z for each sequence from (seed, index of the sequence, number of the draw).
+    """Draws the noise behind z for each sequence from (seed, number of the sequence, number of
+    the draw).
 
-    Shapes: index (B,), mask (T, B) -> (T, K * B, Z), particle-major, zero on padding.
+    Shapes: ids (B,), mask (T, B) -> (T, K * B, Z), particle-major, zero on padding.
     """
     steps = mask.sum(0).tolist()
     noise = torch.zeros(mask.shape[0], len(draws) * len(steps), z_dim, dtype=dtype)
-    keys = [(draw, int(i), n) for draw in draws for i, n in zip(index.tolist(), steps, strict=True)]
+    keys = [(draw, int(i), n) for draw in draws for i, n in zip(ids.tolist(), steps, strict=True)]
     for column, (draw, i, n) in enumerate(keys):
         rng = np.random.default_rng([seed, i, draw])
         noise[:n, column] = torch.from_numpy(rng.standard_normal((n, z_dim), dtype=np.float32))
@@ -35,27 +36,29 @@ def sequence_noise(
 
 
 def score(
-    model: SequenceModel, x: Tensor, mask: Tensor, index: Tensor, particles: int = 1, seed: int = 0
+    model: SequenceModel, x: Tensor, mask: Tensor, ids: Tensor, particles: int = 1, seed: int = 0
 ) -> dict[str, Tensor]:
     """Computes every bound of each sequence.
 
     Args:
         x: standardised frames, (T, B, D).
         mask: (T, B).
-        index: (B,), the sequences' numbers in their split, which fix their noise.
-        particles: K, draws of the whole latent trajectory; one is enough for a model without latents.
+        ids: (B,), the sequences' numbers in their split, which fix their noise.
+        particles: K, draws of the whole latent trajectory; one is enough for a model without
+            latents.
 
     Returns:
-        Nats per sequence, each (B,), float64: "elbo", "log_likelihood" and "kl" as means over the K draws; and
-        for K > 1 "iwae" and "paper", the importance-weighted bound and the original script's estimate.
+        Nats per sequence, each (B,), float64: "elbo", "log_likelihood" and "kl" as means over the
+        K draws; and for K > 1 "iwae" and "paper", the importance-weighted bound and the original
+        script's estimate.
     """
     if model.z_dim == 0:
         particles = 1
     terms, log_w = [], []
-    for draws in chunks(particles, ROWS // len(index)):
+    for draws in chunks(particles, ROWS // len(ids)):
         k = len(draws)
         rows, rows_mask = x.repeat(1, k, 1), mask.repeat(1, k)
-        noise = sequence_noise(index, mask, model.z_dim, draws, seed, x.dtype)
+        noise = sequence_noise(ids, mask, model.z_dim, draws, seed, x.dtype)
         trace = model.trace(rows, rows_mask, noise=noise)
         parts = bounds.elbo_terms(trace, rows, rows_mask)
         terms.append(torch.stack([sums(part, k) for part in parts]))

@@ -1,7 +1,7 @@
 """Output distributions: each maps the decoder's outputs to a torch `Distribution` over x_t.
 
-A likelihood says how many numbers it wants from the decoder (`size`), with which initial bias they come
-(`bias`), and what they mean (`forward`). To add one, write a class with these three.
+A likelihood says how many numbers it wants from the decoder (`size`), with which initial bias
+they come (`bias`), and what they mean (`forward`). To add one, write a class with these three.
 """
 
 from abc import ABC, abstractmethod
@@ -40,7 +40,8 @@ class Likelihood(nn.Module, ABC):
 
         Args:
             params: (*, P).
-            temperature: tau > 0; each factor of the density (weights, Gaussians, bits) is raised to 1 / tau and
+            temperature: tau > 0; each factor of the density (weights, Gaussians, bits) is raised to 1 / tau
+                and
                 normalised again: logits are divided by tau, variances multiplied.
 
         Returns:
@@ -59,7 +60,8 @@ class Likelihood(nn.Module, ABC):
 
 
 class GaussianMixture(Likelihood):
-    """A mixture of diagonal Gaussians, one weight vector per frame; with one component, a diagonal Gaussian.
+    """A mixture of diagonal Gaussians, one weight vector per frame; with one component, a
+    diagonal Gaussian.
 
     The decoder's outputs are K * D means, K * D pre-activations of sigma and, for K > 1, K logits.
 
@@ -98,10 +100,11 @@ class GaussianMixture(Likelihood):
 
 
 class PenMixture(Likelihood):
-    """A bivariate Gaussian mixture for the pen's offset and a Bernoulli for its lift; x_t = [pen, dx, dy].
+    """A bivariate Gaussian mixture for the pen's offset and a Bernoulli for its lift; x_t = [pen,
+    dx, dy].
 
-    The decoder's outputs are 1 pen logit, K * 2 means, K * 2 pre-activations of sigma, K of rho (tanh) and, for
-    K > 1, K logits.
+    The decoder's outputs are 1 pen logit, K * 2 means, K * 2 pre-activations of sigma, K of rho
+    (tanh) and, for K > 1, K logits.
 
     Args:
         x_dim: must be 3.
@@ -114,7 +117,8 @@ class PenMixture(Likelihood):
         super().__init__()
         if x_dim != 3:
             raise ValueError(
-                f"model.likelihood=PenMixture describes frames [pen, dx, dy], but data.x_dim is {x_dim}; "
+                f"model.likelihood=PenMixture describes frames [pen, dx, dy], but those of the data have "
+                f"x.dim={x_dim} numbers; "
                 "choose a data set of pen trajectories or model.likelihood=GaussianMixture"
             )
 
@@ -150,7 +154,8 @@ class Bernoulli(Likelihood):
 
     Args:
         x_dim: D.
-        frequencies: (D,), how often each bit is set in the training data; the initial bias is its log-odds.
+        frequencies: (D,), how often each bit is set in the training data; the initial bias is its
+            log-odds.
     """
 
     kind = "binary"

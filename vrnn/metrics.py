@@ -1,4 +1,4 @@
-"""Means over sequences and their standard errors, exact in any batching and over any number of processes."""
+"""Means over sequences and their standard errors, exact in any batching, over any processes."""
 
 from collections.abc import Mapping
 
@@ -15,10 +15,11 @@ __all__ = ["Scores"]
 class Scores(Metric):
     """Collects one figure a sequence and reports their means in all units.
 
-    For every figure f, all in nats: `f` is the mean over sequences, `f_per_step` the sum over all sequences by
-    the sum of their steps; `..._se` the standard errors of these over sequences. They are in standardised
-    space; for densities, `f_raw`, `f_raw_per_step` and so on are the same in the corpus's own units, and
-    `f_paper` in those of the paper's tables where there are such.
+    For every figure f, all in nats: `f` is the mean over sequences, `f_per_step` the sum over all
+        sequences by
+    the sum of their steps; `..._se` the standard errors of these over sequences. They are in
+    standardised space; for densities, `f_raw`, `f_raw_per_step` and so on are the same in the
+    corpus's own units, and `f_paper` in those of the paper's tables where there are such.
 
     Args:
         log_scales: log scale of every space (`vrnn.normaliser.convert`).
@@ -33,13 +34,15 @@ class Scores(Metric):
         self.names: list[str] = []
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
-    def update(self, index: Tensor, steps: Tensor, figures: Mapping[str, Tensor]) -> None:
-        """Adds a batch. Shapes: index, steps and every figure (B,)."""
+    def update(self, ids: Tensor, steps: Tensor, figures: Mapping[str, Tensor]) -> None:
+        """Adds a batch. Shapes: ids, steps and every figure (B,)."""
         self.names = list(figures)
-        self.rows.append(torch.stack([index, steps, *figures.values()], dim=1).double())
+        rows: list[Tensor] = self.rows  # type: ignore[assignment]
+        rows.append(torch.stack([ids, steps, *figures.values()], dim=1).double())
 
     def compute(self) -> dict[str, float]:
         rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
+        assert isinstance(rows, Tensor)
         rows = rows[rows[:, 0].argsort()]
         steps = rows[:, 1]
         result = {"sequences": float(len(rows)), "steps": float(steps.sum())}
@@ -53,7 +56,7 @@ class Scores(Metric):
 
 
 def summary(name: str, nats: Tensor, steps: Tensor) -> dict[str, float]:
-    """Mean per sequence and per step of `nats` (N,) over sequences of `steps` (N,), with standard errors."""
+    """Means and standard errors of `nats` (N,) over sequences of `steps` (N,) frames."""
     n = len(nats)
     per_step = nats.sum() / steps.sum()
     result = {name: nats.mean().item(), f"{name}_per_step": per_step.item()}

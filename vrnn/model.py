@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Distribution, Independent, Normal
 
 from vrnn.cell import VRNNCell
 from vrnn.likelihoods import Likelihood
@@ -34,8 +34,8 @@ class VRNN(SequenceModel):
         z_dim: Z, latent dimensions.
         hidden: units of each recurrent layer.
         likelihood: output distribution over a frame.
-        posterior: "filtering", q(z_t | x_{<=t}, z_{<t}), as published, or "smoothing", q(z_t | x_{<=T}, z_{<t}),
-            which has the form of the exact posterior.
+        posterior: "filtering", q(z_t | x_{<=t}, z_{<t}), as published, or "smoothing", q(z_t |
+            x_{<=T}, z_{<t}), which has the form of the exact posterior.
         prior: "learned", from h_{t-1}, or "standard", N(0, I) at every step (VRNN-I).
         rnn: "lstm" or "gru".
         rnn_layers: number of recurrent layers.
@@ -107,7 +107,11 @@ class VRNN(SequenceModel):
     ) -> Trace:
         mask = self.check(x, mask)
         phi_x = self.phi_x(x)
-        u = phi_x if self.backward_rnn is None else summarise_future(self.backward_rnn, phi_x, mask)
+        u = (
+            phi_x
+            if self.backward_rnn is None
+            else summarise_future(self.backward_rnn, phi_x, mask)
+        )
         if state is None:
             state = self.rnn.initial(x.shape[1])
         if noise is None:
@@ -122,7 +126,7 @@ class VRNN(SequenceModel):
             state=steps.state,
         )
 
-    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Independent | None]:
+    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
         mean, std = self.cell.prior(top(state))
         return mean + std * noise, gaussian((mean, std))
 
@@ -188,7 +192,7 @@ class RNN(SequenceModel):
         z = x.new_zeros(*x.shape[:2], 0)
         return Trace(None, None, self.likelihood(self.decode(z, seen)), z, last)
 
-    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Independent | None]:
+    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
         return noise, None
 
     def decode(self, z: Tensor, h: Tensor) -> Tensor:
@@ -199,7 +203,7 @@ class RNN(SequenceModel):
         return self.rnn.step(self.phi_x(x), state)
 
 
-def gaussian(parameters: Gaussian) -> Independent:
+def gaussian(parameters: Gaussian) -> Distribution:
     mean, std = parameters
     return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
 
@@ -207,7 +211,8 @@ def gaussian(parameters: Gaussian) -> Independent:
 def summarise_future(rnn: Recurrence, phi_x: Tensor, mask: Tensor) -> Tensor:
     """Runs a recurrence backwards over each sequence's own steps.
 
-    Shapes: phi_x (T, B, X), mask (T, B) -> b (T, B, hidden), b_t a function of phi_x_t..phi_x_T only.
+    Shapes: phi_x (T, B, X), mask (T, B) -> b (T, B, hidden), b_t a function of phi_x_t..phi_x_T
+        only.
     """
     steps = torch.arange(len(phi_x), device=phi_x.device)[:, None]
     mirrored = torch.where(mask, mask.sum(0) - 1 - steps, steps)

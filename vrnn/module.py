@@ -1,4 +1,4 @@
-"""The LightningModule: when to compute which loss and which scores. No density is computed here."""
+"""The LightningModule: when to compute which loss and scores. No density is computed here."""
 
 from typing import Any
 
@@ -19,12 +19,14 @@ __all__ = ["VRNNModule"]
 class VRNNModule(LightningModule):
     """Trains and scores a sequence model.
 
-    All arguments are plain containers, so that a checkpoint holds nothing else and rebuilds the model alone.
+    All arguments are plain containers, so that a checkpoint holds nothing else and rebuilds the
+    model alone.
 
     Args:
         model: `_target_` and arguments of a `SequenceModel`.
         objective: `_target_` and arguments of an objective (`vrnn.objectives`).
-        optim: "optimizer", and optionally "scheduler" (stepped at every update), each a `_target_` and arguments.
+        optim: "optimizer", and optionally "scheduler" (stepped at every update), each a
+            `_target_` and arguments.
         data: what the data module says of the corpus (`SequenceData.description`).
         particles: K of the test scores.
         seed: of all noise, which is a function of the seed, the rank and the number of the update.
@@ -68,7 +70,7 @@ class VRNNModule(LightningModule):
             "train/elbo_per_step": (result.log_likelihood - result.kl) / steps,
             "train/kl_per_step": result.kl / steps,
         }
-        self.log_dict(per_step, prog_bar=True, batch_size=len(batch.index))
+        self.log_dict(per_step, prog_bar=True, batch_size=len(batch.ids))
         self.log("train/kl_weight", self.objective.kl_weight(self.global_step))
         loss: Tensor = result.loss / self.mean_over_ranks(steps)
         return loss
@@ -86,8 +88,8 @@ class VRNNModule(LightningModule):
         self.report("test", self.test_scores)
 
     def score(self, batch: SequenceBatch, scores: Scores, particles: int) -> None:
-        figures = score(self.model, batch.x, batch.mask, batch.index, particles, self.seed)
-        scores.update(batch.index, batch.mask.sum(0), figures)
+        figures = score(self.model, batch.x, batch.mask, batch.ids, particles, self.seed)
+        scores.update(batch.ids, batch.mask.sum(0), figures)
 
     def report(self, split: str, scores: Scores) -> None:
         # The metric has gathered all ranks' sequences, so every rank logs the same figures.
@@ -103,7 +105,7 @@ class VRNNModule(LightningModule):
         return torch.randn(shape, generator=generator, device=self.device, dtype=batch.x.dtype)
 
     def mean_over_ranks(self, steps: Tensor) -> Tensor:
-        """DDP averages gradients over ranks: with this divisor all time steps of all ranks weigh the same."""
+        """With this divisor, time steps of all ranks weigh the same in DDP's mean of gradients."""
         if self.trainer.world_size == 1:
             return steps
         gathered = self.all_gather(steps)

@@ -44,8 +44,8 @@ def at_least_float32(x: Tensor) -> Tensor:
 def positive(a: Tensor) -> Tensor:
     """Returns a standard deviation, softplus(a) + 1e-4, in float32 or better.
 
-    The floor is added to sigma, not to the variance, so the density of a constant is bounded. With the
-    initial bias of 0.6 sigma starts at 1.0375.
+    The floor is added to sigma, not to the variance, so the density of a constant is bounded.
+    With the initial bias of 0.6 sigma starts at 1.0375.
     """
     return F.softplus(at_least_float32(a)) + SIGMA_FLOOR
 
@@ -81,7 +81,8 @@ class MLP(nn.Sequential):
 class GaussianNet(nn.Module):
     r"""A diagonal Gaussian whose parameters are computed by an MLP.
 
-    .. math:: \mu = W_\mu a + b_\mu, \quad \sigma = \mathrm{softplus}(W_\sigma a + b_\sigma) + 10^{-4}
+    .. math:: \mu = W_\mu a + b_\mu, \quad \sigma = \mathrm{softplus}(W_\sigma a + b_\sigma) +
+    10^{-4}
 
     with a the MLP's last hidden layer. Shapes: (*, inputs) -> mean (*, outputs), std (*, outputs).
     """
@@ -100,7 +101,7 @@ class GaussianNet(nn.Module):
 
 
 class StandardNormal(nn.Module):
-    """The prior of VRNN-I: N(0, I) at every step, whatever h is. Shapes: (*, hidden) -> 2 x (*, outputs)."""
+    """The prior of VRNN-I: N(0, I) at every step, whatever h is."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -118,8 +119,8 @@ class StandardNormal(nn.Module):
 class Recurrence(nn.Module, ABC):
     """A stack of recurrent layers, each with one bias vector; the base of `LSTM` and `GRU`.
 
-    Input matrices are uniform in (-0.08, 0.08), recurrent ones a row of orthogonal blocks, biases zero, the
-    forget gate's included (original code).
+    Input matrices are uniform in (-0.08, 0.08), recurrent ones a row of orthogonal blocks, biases
+    zero, the forget gate's included (original code).
 
     Args:
         inputs: width of the bottom layer's input.
@@ -140,11 +141,15 @@ class Recurrence(nn.Module, ABC):
         )
         self.hidden_weights = nn.ParameterList(
             nn.Parameter(
-                torch.cat([nn.init.orthogonal_(torch.empty(hidden, hidden)) for _ in range(self.gates)])
+                torch.cat(
+                    [nn.init.orthogonal_(torch.empty(hidden, hidden)) for _ in range(self.gates)]
+                )
             )
             for _ in sizes
         )
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(self.gates * hidden)) for _ in sizes)
+        self.biases = nn.ParameterList(
+            nn.Parameter(torch.zeros(self.gates * hidden)) for _ in sizes
+        )
 
     def initial(self, batch: int) -> State:
         """Returns the zero state for `batch` sequences."""
@@ -158,7 +163,7 @@ class Recurrence(nn.Module, ABC):
 
     def step_from_gates(self, wx: Tensor, state: State) -> State:
         """Advances one step given W x + b of the bottom layer, wx (B, gates * hidden)."""
-        layers = []
+        layers: list[State] = []
         for layer in range(self.layers):
             if layer > 0:
                 wx = F.linear(layers[-1][0], self.input_weights[layer], self.biases[layer])
@@ -194,7 +199,8 @@ class LSTM(Recurrence):
     .. math:: c_t = \sigma(f) c_{t-1} + \sigma(i) \tanh(g), \quad h_t = \sigma(o) \tanh(c_t)
 
     References:
-        Long Short-Term Memory (Hochreiter and Schmidhuber, 1997), with the forget gate of Gers et al. (2000).
+        Long Short-Term Memory (Hochreiter and Schmidhuber, 1997), with the forget gate of Gers et
+        al. (2000).
     """
 
     gates, tensors = 4, 2
@@ -215,7 +221,8 @@ class LSTM(Recurrence):
 class GRU(Recurrence):
     r"""Gated recurrent unit, reset after the product; gates in the order r, u, n.
 
-    .. math:: n = \tanh(W_n x + b_n + \sigma(r) U_n h_{t-1}), \quad h_t = (1 - \sigma(u)) n + \sigma(u) h_{t-1}
+    .. math:: n = \tanh(W_n x + b_n + \sigma(r) U_n h_{t-1}), \quad h_t = (1 - \sigma(u)) n +
+    \sigma(u) h_{t-1}
 
     References:
         Learning Phrase Representations using RNN Encoder-Decoder (Cho et al., 2014), https://arxiv.org/abs/1406.1078

@@ -1,4 +1,4 @@
-"""The affine map between a corpus's own units and what the model sees, and the units of a density."""
+"""The affine map between a corpus's own units and the model's, and the units of a density."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,8 @@ class Normaliser(nn.Module):
     """Standardises frames, x = (raw - shift) / scale; part of the model, and stored with it.
 
     Args:
-        shift, scale: (D,), in the corpus's own units; coordinates that stay as they are have 0 and 1.
+        shift, scale: (D,), in the corpus's own units; coordinates that stay as they are have 0
+            and 1.
     """
 
     shift: Tensor

@@ -1,4 +1,4 @@
-"""What training maximises. Reported figures come from `vrnn.evaluation` and never depend on these weights."""
+"""What training maximises. Reported figures never depend on these weights."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ __all__ = ["ELBO", "Loss"]
 
 
 class Loss(NamedTuple):
-    """One training step's loss and what to log of it, all in nats, summed over the batch's own steps."""
+    """One training step's loss and what to log of it: nats, summed over the batch's own steps."""
 
     loss: Tensor
     """(), minus the weighted objective."""
@@ -23,9 +23,11 @@ class Loss(NamedTuple):
 
 
 class ELBO(nn.Module):
-    r"""The evidence lower bound, with an optional warm-up of the KL's weight and optional free bits.
+    r"""The evidence lower bound, with an optional warm-up of the KL's weight and optional free
+    bits.
 
-    .. math:: -\sum_{t,b} [\log p(x_t | z_{\le t}, x_{<t}) - \beta \max(\lambda, KL(q_t \| prior_t))]
+    .. math:: -\sum_{t,b} [\log p(x_t | z_{\le t}, x_{<t}) - \beta \max(\lambda, KL(q_t \|
+    prior_t))]
 
     Both are off by default, as in the paper.
 
@@ -45,7 +47,7 @@ class ELBO(nn.Module):
         self.kl_start, self.kl_steps, self.free_bits = kl_start, kl_steps, free_bits
 
     def kl_weight(self, step: int) -> float:
-        """beta at an update, a function of its number alone, so a resumed run goes on where it was."""
+        """beta at an update, a function of its number alone: a resumed run goes on where it was."""
         if step >= self.kl_steps:
             return 1.0
         return self.kl_start + (1.0 - self.kl_start) * step / self.kl_steps

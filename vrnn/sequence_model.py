@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
 from vrnn.likelihoods import Likelihood
 from vrnn.networks import MLP, Recurrence, State, linear, top
@@ -18,9 +18,9 @@ __all__ = ["Frame", "SequenceModel", "Trace", "choose"]
 class Trace(NamedTuple):
     """All densities of a batch of sequences under a model; what the bounds are computed from."""
 
-    posterior: Independent | None
+    posterior: Distribution | None
     """q(z_t | ...), batch (T, B), event (Z,); None for a model without latent variables."""
-    prior: Independent | None
+    prior: Distribution | None
     """p(z_t | x_{<t}, z_{<t}), likewise."""
     likelihood: Distribution
     """p(x_t | z_{<=t}, x_{<t}), batch (T, B), event (D,)."""
@@ -37,14 +37,14 @@ class Frame(NamedTuple):
     """(B, D), the drawn frame, which is also fed back."""
     z: Tensor
     """(B, Z)."""
-    prior: Independent | None
+    prior: Distribution | None
     """p(z_t | x_{<t}, z_{<t})."""
     likelihood: Distribution
     """p(x_t | z_{<=t}, x_{<t}), at temperature 1."""
 
 
 class SequenceModel(nn.Module, ABC):
-    """What VRNN and RNN share: phi_x, the decoder, generation, and the normaliser stored with the weights."""
+    """What VRNN and RNN share: phi_x, decoder, generation, and the normaliser stored with them."""
 
     def __init__(
         self,
@@ -58,7 +58,8 @@ class SequenceModel(nn.Module, ABC):
         super().__init__()
         if likelihood.x_dim != x_dim:
             raise ValueError(
-                f"model.x_dim is {x_dim} but model.likelihood describes frames of {likelihood.x_dim}"
+                f"model.x_dim is {x_dim}, but model.likelihood describes frames of "
+                f"{likelihood.x_dim} numbers"
             )
 
         self.x_dim = x_dim
@@ -85,14 +86,15 @@ class SequenceModel(nn.Module, ABC):
 
         Args:
             x: standardised frames, (T, B, D).
-            mask: (T, B), True on a sequence's own steps, which come first; None if there is no padding.
+            mask: (T, B), True on a sequence's own steps, which come first; None if there is no
+                padding.
             state: where the recurrence starts; None for h_0 = 0.
             noise: standard normal noise behind the draws of z, (T, B, Z); None to draw it here.
         """
 
     @abstractmethod
-    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Independent | None]:
-        """Draws z_t from the prior. Shapes: noise (B, Z), already scaled by the temperature -> z (B, Z)."""
+    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
+        """Draws z_t from the prior, with noise (B, Z) already scaled by the temperature."""
 
     @abstractmethod
     def decode(self, z: Tensor, h: Tensor) -> Tensor:
@@ -111,12 +113,13 @@ class SequenceModel(nn.Module, ABC):
     ) -> Iterator[Frame]:
         """Generates `batch` sequences side by side, frame by frame and without end.
 
-        The same cell as in training, with the prior in place of the posterior. A temperature tau draws from the
-        density raised to 1 / tau; 0 takes the mode.
+        The same cell as in training, with the prior in place of the posterior. A temperature tau
+        draws from the density raised to 1 / tau; 0 takes the mode.
 
         Args:
             batch: B.
-            prime: standardised beginning to be continued, (T0, B, D); its own frames are not yielded again.
+            prime: standardised beginning to be continued, (T0, B, D); its own frames are not
+                yielded again.
         """
         check_temperatures(temperature_z, temperature_x)
         if prime is not None and prime.shape[1:] != (batch, self.x_dim):
@@ -149,7 +152,8 @@ class SequenceModel(nn.Module, ABC):
             seed: makes the draws reproducible and leaves torch's random state as it was.
 
         Returns:
-            Standardised frames, (T, B, D); `model.normaliser.raw` takes them to the corpus's units.
+            Standardised frames, (T, B, D); `model.normaliser.raw` takes them to the corpus's
+            units.
         """
         devices = [self.out.weight.device] if self.out.weight.is_cuda else []
         with torch.random.fork_rng(devices, enabled=seed is not None):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vrnn.cell import VRNNCell
-from vrnn.networks import State, positive, at_least_float32, top
+from vrnn.networks import State, at_least_float32, positive, top
 
 __all__ = ["ENGINES", "Unrolled", "unroll_fast", "unroll_plain"]
 
@@ -30,7 +30,9 @@ class Unrolled(NamedTuple):
     """State after step T."""
 
 
-def unroll_plain(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
+def unroll_plain(
+    cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor
+) -> Unrolled:
     """Calls `cell.step` T times. Shapes: phi_x (T, B, X), u (T, B, U), noise (T, B, Z)."""
     h, steps = [], []
     for phi_x_t, u_t, noise_t in zip(phi_x, u, noise, strict=True):
@@ -45,8 +47,8 @@ def unroll_plain(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: 
 def unroll_fast(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
     """As `unroll_plain`, with every product that does not depend on h taken out of the loop.
 
-    The first layer of the encoder and the gates of the recurrence are linear in their parts, so the shares of
-    u and phi_x are formed for all t at once.
+    The first layer of the encoder and the gates of the recurrence are linear in their parts, so
+    the shares of u and phi_x are formed for all t at once.
     """
     first, *rest = cell.encoder.hidden
     encoder_u, encoder_h = first.weight.split([u.shape[-1], cell.rnn.hidden], dim=1)
