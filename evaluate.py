@@ -52,7 +52,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     bounds = parse_bounds(args.bounds)
     if args.k < 1:
         raise ValueError(f"--k must be at least 1, not {args.k}")
-    module = load_module(args.run).to(args.device)
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit must be at least 1, not {args.limit}")
+    module = load_module(args.run)
+    try:
+        module.to(args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {args.device}: {error}") from error
     data = load_data(module.hparams["data"], args.overrides)
     exact = module.model.z_dim == 0
     particles = 1 if exact or bounds == {"elbo"} else args.k

@@ -57,6 +57,10 @@ def generate(args: argparse.Namespace) -> list[Path]:
 
     if args.n < 1 or (args.steps is not None and args.steps < 1):
         raise ValueError("--n and --steps must be at least 1")
+    if args.prime < 0:
+        raise ValueError(f"--prime must not be negative, as {args.prime} is")
+    if args.overrides and not args.prime:
+        raise ValueError(f"{args.overrides[0]} is of use with --prime only, which reads the data")
     module = load_module(args.run)
     out = args.out or find_checkpoint(args.run).parent.parent / "samples"
     prime = None

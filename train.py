@@ -32,12 +32,15 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from lightning.pytorch import seed_everything
     from omegaconf import OmegaConf
 
+    from callbacks.errors import check_types
     from callbacks.tracking import close_loggers, quieten_lightning
     from vrnn.module import VRNNModule
 
     quieten_lightning()
-    seed_everything(cfg.seed, workers=True, verbose=False)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    # The module takes particles and seed as they stand at the top.
+    check_types({**plain, "_target_": "vrnn.module.VRNNModule"})
+    seed_everything(cfg.seed, workers=True, verbose=False)
     data: SequenceData = instantiate(plain["data"])
     data.prepare_data()
     data.setup()

@@ -6,8 +6,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
-__all__ = ["readable_errors"]
+from hydra.utils import get_object
+from torch import Tensor
+
+__all__ = ["check_types", "readable_errors"]
 
 # What bad input raises: wrong values, missing files, full disks, numbers that go wrong.
 MENDABLE = (ValueError, TypeError, OSError, FloatingPointError, ImportError)
@@ -40,6 +44,36 @@ def mendable_cause(error: BaseException) -> BaseException | None:
     found = error if isinstance(error, MENDABLE) else None
     inner = error.__cause__
     return (mendable_cause(inner) if inner is not None else None) or found
+
+
+def check_types(node: object, path: str = "") -> None:
+    """Refuses text where a constructor wants a number, and fractions where it wants a whole one.
+
+    Args:
+        node: a resolved configuration in plain containers, with `_target_`s.
+        path: of the node, which the message names.
+    """
+    if not isinstance(node, dict):
+        return
+    wanted = annotations(node["_target_"]) if "_target_" in node else {}
+    for key, value in node.items():
+        kinds = set(get_args(wanted.get(key)) or [wanted.get(key)])
+        if isinstance(value, str) and kinds <= {int, float, bool, Tensor, type(None)}:
+            raise ValueError(f"{path}{key}={value} must be a number")
+        if isinstance(value, float) and int in kinds and kinds <= {int, type(None)}:
+            raise ValueError(f"{path}{key}={value} must be a whole number")
+        check_types(value, f"{path}{key}.")
+
+
+def annotations(target: str) -> dict[str, Any]:
+    """The types of a constructor's or function's arguments, those of the base classes included."""
+    try:
+        found = get_object(target)
+        owners = reversed(found.__mro__) if isinstance(found, type) else [found]
+        calls = [vars(owner).get("__init__", owner) for owner in owners]
+        return {name: kind for call in calls for name, kind in get_type_hints(call).items()}
+    except (ImportError, AttributeError, NameError, TypeError, ValueError):
+        return {}
 
 
 def save_traceback(folder: Path | None) -> str:

@@ -51,7 +51,7 @@ def one_table(
     # Narrow enough for 80 columns.
     table = Table("split", unit, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for space in spaces:
-        table.add_column(space, justify="right")
+        table.add_column(space, justify="right", no_wrap=True)
     for split in splits:
         for name, label in labels.items():
             if f"{split}/{name}" not in figures:

@@ -81,4 +81,5 @@ def quieten_lightning() -> None:
     warnings.filterwarnings(
         "ignore", message="Experiment logs directory .* exists and is not empty"
     )
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, Subset
 
 from datamodules.ragged import Ragged
 
@@ -151,10 +151,13 @@ class SequenceData(LightningDataModule):
             else (0, 1)
         )
         lengths = self.splits[split].lengths
-        batches = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world)
+        batches = Batches(self, split)
+        order = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world)
+        fixed = self.trainer is not None and self.trainer.overfit_batches > 0
         return DataLoader(
-            Batches(self, split),
-            sampler=batches,
+            # Lightning overfits the batches of a sequential sampler only: the first epoch's.
+            Subset(batches, list(order)) if fixed else batches,  # type: ignore[arg-type]
+            sampler=None if fixed else order,
             batch_size=None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

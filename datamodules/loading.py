@@ -24,6 +24,10 @@ def load_data(description: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
             that the module has not.
     """
     options = dict(description["module"])
+    target = options.pop("_target_", None)
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"{override} has no value; write {override}=...")
     changed = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
     assert isinstance(changed, dict)
     changes = changed.pop("data", {})
@@ -34,7 +38,6 @@ def load_data(description: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
         raise ValueError(
             f"unknown option {unknown[0]}; choose from data.{', data.'.join(options)}"
         )
-    target = options.pop("_target_", None)
     found = None
     if isinstance(target, str) and target.startswith("datamodules."):
         try:

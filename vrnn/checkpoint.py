@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from hydra.errors import InstantiationException
 from torch import nn
 
 from vrnn.module import VRNNModule
@@ -45,8 +46,9 @@ def load_module(path: str | Path, allow: tuple[str, ...] = ()) -> VRNNModule:
     try:
         module = VRNNModule(**hparams)
         module.load_state_dict(content["state_dict"])
-    except (TypeError, ValueError, RuntimeError, KeyError) as error:
-        refuse(file, f"its weights and its description do not fit together: {first_line(error)}")
+    except (InstantiationException, TypeError, ValueError, RuntimeError, KeyError) as error:
+        why = first_line(error.__cause__ or error)
+        refuse(file, f"its weights and its description do not fit together: {why}")
     return module.eval()
 
 
@@ -66,6 +68,8 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        refuse(file, "there is no such file")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -45,6 +45,8 @@ class VRNNModule(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if particles < 1:
+            raise ValueError(f"particles must be at least 1, not {particles}")
         self.save_hyperparameters()
 
         normaliser = Normaliser(data["shift"], data["scale"])

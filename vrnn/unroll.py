@@ -1,20 +1,21 @@
-"""The cell over time: the plain loop, which is the specification, and a fast one that equals it."""
+"""The cell over time: the plain loop, which is the specification, and fast ones that equal it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vrnn.cell import VRNNCell
-from vrnn.networks import State, at_least_float32, positive, top
+from vrnn.fused import UPDATES, Load, Product, ReLU, Sample, Slot, Start, Tape
+from vrnn.networks import MLP, State, at_least_float32, positive, top
 
-__all__ = ["ENGINES", "Unrolled", "unroll_fast", "unroll_plain"]
+__all__ = ["ENGINES", "Unrolled", "unroll_fast", "unroll_plain", "unroll_split"]
 
 
 class Unrolled(NamedTuple):
-    """What the loop leaves behind; everything else of the model is computed from it for all t at once."""
+    """What the loop leaves; all else of the model is computed from it for all t at once."""
 
     z: Tensor
     """(T, B, Z), drawn from the posterior."""
@@ -44,13 +45,15 @@ def unroll_plain(
     return Unrolled(z, mean, std, cell.phi_z(z), torch.stack(h), state)
 
 
-def unroll_fast(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
+def unroll_split(
+    cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor
+) -> Unrolled:
     """As `unroll_plain`, with every product that does not depend on h taken out of the loop.
 
     The first layer of the encoder and the gates of the recurrence are linear in their parts, so
-    the shares of u and phi_x are formed for all t at once.
+    the shares of u and phi_x are formed for all t at once. Autograd differentiates it.
     """
-    first, *rest = cell.encoder.hidden
+    first, *rest = dense_layers(cell.encoder.hidden)
     encoder_u, encoder_h = first.weight.split([u.shape[-1], cell.rnn.hidden], dim=1)
     from_u = F.linear(u, encoder_u, first.bias)
 
@@ -64,8 +67,8 @@ def unroll_fast(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: T
         h.append(top(state))
         hidden = from_u_t + F.linear(h[-1], encoder_h)
         for layer in rest:
-            hidden = layer(hidden)
-        out.append(cell.encoder.out(hidden))
+            hidden = layer(hidden.relu())
+        out.append(cell.encoder.out(hidden.relu()))
         mean, a = out[-1].chunk(2, dim=-1)
         z.append(at_least_float32(mean) + positive(a) * noise_t)
         phi_z.append(cell.phi_z(z[-1]))
@@ -79,6 +82,92 @@ def unroll_fast(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: T
         torch.stack(h),
         state,
     )
+
+
+def unroll_fast(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
+    """As `unroll_plain`, by whichever of the two ways below is the faster where it runs.
+
+    `unroll_fused` on a CPU in the precision of the weights; `unroll_split` on a GPU, and under
+    autocast, whose casts it leaves to torch.
+    """
+    on_cpu = phi_x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    fused = on_cpu and type(cell.rnn) in UPDATES and not torch.compiler.is_compiling()
+    return (unroll_fused if fused else unroll_split)(cell, phi_x, u, state, noise)
+
+
+def unroll_fused(
+    cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor
+) -> Unrolled:
+    """As `unroll_plain`, with the loop and its gradient outside autograd, see `vrnn.fused`."""
+    rnn, update = cell.rnn, UPDATES[type(cell.rnn)]
+    H, gates = rnn.hidden, rnn.gates * rnn.hidden
+    first, *encoder = dense_layers(cell.encoder.hidden)
+    encoder_u, encoder_h = first.weight.split([u.shape[-1], H], dim=1)
+
+    inputs = (phi_x, u, *state, noise, *cell.parameters())
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    tape = Tape(phi_x, len(phi_x), keep)
+
+    features = tape.slot(rnn.inputs, output=True)
+    own, latent = features[..., : phi_x.shape[-1]], features[..., phi_x.shape[-1] :]
+    tape.add(Load(phi_x, own))
+    seen = own if u is phi_x else tape.slot(u.shape[-1])
+    if u is not phi_x:
+        tape.add(Load(u, seen))
+
+    # The encoder's first layer stands beside the gates of the top layer: one product with h gives
+    # both.
+    layers = []
+    for layer in range(rnn.layers):
+        top = layer == rnn.layers - 1
+        weight, bias = rnn.hidden_weights[layer], update.rows(rnn.biases[layer])
+        bias = F.pad(bias, (0, 4 * H - gates))
+        if top:
+            weight, bias = torch.cat([weight, encoder_h]), torch.cat([bias, first.bias])
+        a = tape.slot(len(bias))
+        states = [tape.slot(H, boundary=1, output=top) for _ in state]
+        tape.add(*(Start(x[layer], s) for x, s in zip(state, states, strict=True)))
+        tape.add(Load(bias, a), Product(states[0][:-1], weight, a[..., update.offset * H :]))
+        layers.append((a, states))
+    a, (h, *_) = layers[-1]
+
+    hidden = a[..., 4 * H :]
+    tape.add(Product(seen, encoder_u, hidden), ReLU(hidden))
+    for linear in encoder:
+        hidden = dense(tape, hidden, linear)
+        tape.add(ReLU(hidden))
+    out = dense(tape, hidden, cell.encoder.out)
+    z = tape.slot(noise.shape[-1], output=True)
+    tape.add(Sample(out, noise, z))
+
+    *phi_z, last = dense_layers(cell.phi_z)
+    hidden = z
+    for linear in phi_z:
+        hidden = dense(tape, hidden, linear)
+        tape.add(ReLU(hidden))
+    tape.add(Load(last.bias, latent), Product(hidden, last.weight, latent), ReLU(latent))
+
+    below = features
+    for layer, (a, states) in enumerate(layers):
+        weight = update.rows(rnn.input_weights[layer])
+        tape.add(Product(below, weight, a[..., :gates]), update(a[..., : 4 * H], *states))
+        below = states[0][1:]
+
+    final = [states[k][-1:] for k in range(rnn.tensors) for _, states in layers]
+    z_all, out_all, phi_z_all, h_all, *final_all = tape.play(z, out, latent, h[:-1], *final)
+    mean, a_std = out_all.chunk(2, dim=-1)
+    end = torch.cat(final_all).unflatten(0, (rnn.tensors, rnn.layers)).unbind()
+    return Unrolled(z_all, mean, positive(a_std), phi_z_all, h_all, end)
+
+
+def dense_layers(mlp: MLP) -> list[nn.Linear]:
+    return [layer for layer in mlp if isinstance(layer, nn.Linear)]
+
+
+def dense(tape: Tape, x: Slot, linear: nn.Linear) -> Slot:
+    y = tape.slot(linear.out_features, output=True)
+    tape.add(Load(linear.bias, y), Product(x, linear.weight, y))
+    return y
 
 
 ENGINES: dict[str, Callable[..., Unrolled]] = {"fast": unroll_fast, "plain": unroll_plain}

@@ -1,0 +1,231 @@
+"""How long one training step takes, beside what else could take it.
+
+    python -m benchmarks.step [--json FILE] [--quick]
+
+A step is the trace, the ELBO and its gradient, float32, two-layer MLPs unless said otherwise:
+  ours   the fast engine
+  plain  the plain engine
+  jax    the same loss in JAX, jit and lax.scan, if JAX is installed
+  lstm   torch.nn.LSTM of the same width, forwards and backwards: the recurrence alone
+  limit  the multiply-adds of the step at the rate of a large matrix product of the same run
+Repetitions are interleaved, so that whatever else runs on the machine slows all alike.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from vrnn import VRNN
+from vrnn.bounds import elbo
+from vrnn.likelihoods import GaussianMixture
+
+try:
+    import jax  # type: ignore[import-not-found]
+    import jax.numpy as jnp  # type: ignore[import-not-found]
+except ImportError:
+    jax = None
+
+
+class Size(NamedTuple):
+    x: int
+    features: int
+    hidden: int
+    z: int
+    steps: int
+    batch: int
+    layers: int = 2
+    """of every MLP"""
+
+    @property
+    def components(self) -> int:
+        """of the likelihood, a mixture of Gaussians"""
+        return 20 if self.x == 3 else 1
+
+
+SIZES = [
+    Size(3, 128, 256, 32, 600, 32, layers=1),
+    Size(3, 64, 128, 16, 300, 32),
+    Size(200, 512, 1024, 200, 40, 64),
+    Size(3, 256, 1200, 50, 300, 32),
+]
+QUICK = [Size(3, 16, 32, 4, 20, 8)]
+
+
+def build(size: Size, engine: str) -> VRNN:
+    torch.manual_seed(0)
+    names = ("phi_x_dim", "phi_z_dim", "encoder_dim", "prior_dim", "decoder_dim")
+    widths: dict[str, Any] = dict.fromkeys(names, size.features)
+    return VRNN(
+        x_dim=size.x,
+        z_dim=size.z,
+        hidden=size.hidden,
+        likelihood=GaussianMixture(size.x, size.components),
+        mlp_layers=size.layers,
+        engine=engine,
+        **widths,
+    )
+
+
+def torch_step(model: VRNN, x: torch.Tensor, noise: torch.Tensor) -> Callable[[], float]:
+    mask = torch.ones(x.shape[:2], dtype=torch.bool)
+
+    def step() -> float:
+        model.zero_grad()
+        loss = -elbo(model.trace(x, noise=noise), x, mask).mean()
+        loss.backward()
+        return loss.item()
+
+    return step
+
+
+def lstm_step(size: Size) -> Callable[[], float]:
+    lstm = nn.LSTM(size.x, size.hidden)
+    x = torch.randn(size.steps, size.batch, size.x)
+
+    def step() -> float:
+        lstm.zero_grad()
+        loss = lstm(x)[0].sum()
+        loss.backward()
+        return loss.item()
+
+    return step
+
+
+def jax_step(model: VRNN, size: Size, x: torch.Tensor, noise: torch.Tensor) -> Callable[[], float]:
+    """The step of an LSTM model in JAX, what does not depend on h outside the scan as well."""
+    parameters = {name: jnp.array(p.detach().numpy()) for name, p in model.named_parameters()}
+    frames, draws = jnp.array(x.numpy()), jnp.array(noise.numpy())
+    K, D, H = size.components, size.x, size.hidden
+
+    def positive(a: Any) -> Any:
+        return jax.nn.softplus(a) + 1e-4
+
+    def log_normal(x: Any, mean: Any, std: Any) -> Any:
+        log_p = jax.scipy.stats.norm.logpdf(x, mean, std)
+        return log_p.sum(-1)
+
+    def loss(p: dict[str, Any], x: Any, noise: Any) -> Any:
+        def dense(name: str, x: Any) -> Any:
+            return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+        def mlp(name: str, x: Any, first: int = 0) -> Any:
+            for layer in range(first, size.layers):
+                x = jax.nn.relu(dense(f"{name}.{2 * layer}", x))
+            return x
+
+        def gaussian(out: Any) -> tuple[Any, Any]:
+            mean, a = jnp.split(out, 2, axis=-1)
+            return mean, positive(a)
+
+        phi_x = mlp("phi_x", x)
+        encoder_u, encoder_h = jnp.split(p["cell.encoder.hidden.0.weight"], [size.features], 1)
+        gates_x, gates_z = jnp.split(p["cell.rnn.input_weights.0"], [size.features], 1)
+        from_u = phi_x @ encoder_u.T + p["cell.encoder.hidden.0.bias"]
+        from_x = phi_x @ gates_x.T + p["cell.rnn.biases.0"]
+
+        def step(state: tuple[Any, Any], inputs: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+            h, c = state
+            from_u, from_x, noise = inputs
+            hidden = mlp("cell.encoder.hidden", jax.nn.relu(from_u + h @ encoder_h.T), first=1)
+            mean, std = gaussian(dense("cell.encoder.out", hidden))
+            phi_z = mlp("cell.phi_z", mean + std * noise)
+            gates = from_x + phi_z @ gates_z.T + h @ p["cell.rnn.hidden_weights.0"].T
+            i, f, g, o = jnp.split(gates, 4, axis=-1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            return (jax.nn.sigmoid(o) * jnp.tanh(c), c), (h, mean, std, phi_z)
+
+        zero = jnp.zeros((size.batch, H))
+        _, (h, mean, std, phi_z) = jax.lax.scan(step, (zero, zero), (from_u, from_x, noise))
+
+        prior_mean, prior_std = gaussian(dense("cell.prior.out", mlp("cell.prior.hidden", h)))
+        ratio, shift = std / prior_std, (mean - prior_mean) / prior_std
+        kl = 0.5 * (ratio**2 + shift**2 - 1 - 2 * jnp.log(ratio)).sum(-1)
+
+        out = dense("out", mlp("decoder", jnp.concatenate([phi_z, h], -1)))
+        means, a, logits = jnp.split(out, [K * D, 2 * K * D], axis=-1)
+        shape = (*x.shape[:2], K, D)
+        log_p = log_normal(x[..., None, :], means.reshape(shape), positive(a).reshape(shape))
+        log_w = jax.nn.log_softmax(logits) if K > 1 else 0.0
+        log_p = jax.nn.logsumexp(log_p + log_w, axis=-1)
+        return (kl - log_p).sum(0).mean()
+
+    compiled = jax.jit(jax.value_and_grad(loss))
+
+    def step() -> float:
+        value, _ = jax.block_until_ready(compiled(parameters, frames, draws))
+        return float(value)
+
+    return step
+
+
+def measure(size: Size, repetitions: int) -> dict[str, float | None]:
+    """Returns the median seconds of each contender."""
+    ours = build(size, "fast")
+    x = torch.randn(size.steps, size.batch, size.x)
+    noise = torch.randn(size.steps, size.batch, size.z)
+    square = torch.randn(1536, 1536)
+    contenders: dict[str, Callable[[], Any]] = {
+        "ours": torch_step(ours, x, noise),
+        "plain": torch_step(build(size, "plain"), x, noise),
+        "lstm": lstm_step(size),
+        "limit": lambda: square @ square,
+    }
+    if jax is not None:
+        contenders["jax"] = jax_step(ours, size, x, noise)
+
+    loss = contenders["ours"]()
+    for name in contenders.keys() & {"plain", "jax"}:
+        assert abs(contenders[name]() - loss) < 1e-4 * abs(loss), f"{name} has another loss"
+
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repetitions):
+        for name, step in contenders.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    medians: dict[str, float | None] = dict.fromkeys(("ours", "plain", "jax", "lstm", "limit"))
+    medians |= {name: statistics.median(values) for name, values in seconds.items()}
+
+    # Forwards each weight matrix meets each of the T * B rows once, and twice backwards.
+    matrices = sum(p.numel() for p in ours.parameters() if p.ndim == 2)
+    rate = len(square) ** 3 / statistics.median(seconds["limit"])
+    medians["limit"] = 3 * matrices * size.steps * size.batch / rate
+    return medians
+
+
+def report(size: Size, seconds: dict[str, float | None]) -> None:
+    print("  ".join(f"{key} {value}" for key, value in size._asdict().items()))
+    ours = seconds["ours"] or 0.0
+    for name, value in seconds.items():
+        cells = "not installed" if value is None else f"{value:9.3f} s {value / ours:7.2f} x ours"
+        print(f"  {name:5} {cells}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Times one training step.")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--quick", action="store_true", help="one tiny size")
+    args = parser.parse_args()
+
+    device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    print(f"{device}, float32, torch {torch.__version__}")
+    rows = []
+    for size in QUICK if args.quick else SIZES:
+        seconds = measure(size, repetitions=3 if args.quick else 5)
+        report(size, seconds)
+        rows.append({"size": size._asdict(), "seconds": seconds})
+    if args.json:
+        figures = {"device": device, "dtype": "float32", "rows": rows}
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Fixtures that several test modules share."""
+
+import pytest
+import torch
+
+from vrnn import RNN, VRNN
+from vrnn.likelihoods import Bernoulli, GaussianMixture, PenMixture
+
+WIDTHS = {"phi_x_dim": 5, "decoder_dim": 7}
+"""All widths differ, so that no two can be mistaken for each other unnoticed."""
+
+VRNN_WIDTHS = WIDTHS | {"z_dim": 2, "phi_z_dim": 4, "encoder_dim": 6, "prior_dim": 8}
+
+MODELS = {
+    "filtering-lstm": (VRNN, PenMixture(components=3), {}),
+    "filtering-gru-deep": (
+        VRNN,
+        GaussianMixture(3, 2),
+        {"rnn": "gru", "rnn_layers": 2, "mlp_layers": 2},
+    ),
+    "filtering-standard-prior": (VRNN, GaussianMixture(3), {"prior": "standard"}),
+    "smoothing-lstm-deep": (
+        VRNN,
+        PenMixture(components=1),
+        {"posterior": "smoothing", "rnn_layers": 2, "mlp_layers": 2},
+    ),
+    "smoothing-gru": (VRNN, Bernoulli(3), {"posterior": "smoothing", "rnn": "gru"}),
+    "rnn-lstm-deep": (RNN, GaussianMixture(3, 2), {"rnn_layers": 2}),
+    "rnn-gru": (RNN, PenMixture(components=3), {"rnn": "gru", "mlp_layers": 2}),
+}
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def float64():
+    """Makes float64 torch's default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def make_model():
+    """Builds a small VRNN or RNN whose weights are large enough for every input to matter."""
+
+    def make(kind=VRNN, likelihood=None, spread=0.4, **options):
+        likelihood = likelihood or GaussianMixture(3)
+        widths = VRNN_WIDTHS if kind is VRNN else WIDTHS
+        model = kind(
+            **(widths | {"x_dim": likelihood.x_dim, "hidden": 9} | options), likelihood=likelihood
+        )
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(spread * torch.randn_like(parameter))
+                if parameter.ndim == 1:
+                    parameter.add_(0.5)  # Else all units of a small layer may be off at once.
+        return model
+
+    return make
+
+
+@pytest.fixture(params=MODELS)
+def any_model(request, make_model):
+    """Each kind of model in turn, frames of three numbers."""
+    kind, likelihood, options = MODELS[request.param]
+    return make_model(kind, likelihood, **options)

@@ -1,0 +1,182 @@
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import wandb
+from helpers import CONF, build, configure, trainer
+from PIL import Image
+
+import train
+from callbacks.drawing import draw, draw_latents
+from callbacks.gradients import Gradients
+from callbacks.latents import Latents
+from callbacks.tables import scores_tables
+from callbacks.throughput import Throughput
+from callbacks.tracking import key_configured, wandb_logger
+from vrnn.diagnostics import latent_use
+
+
+def ink(file: Path) -> float:
+    """The share of a picture that is not white; 0 where nothing is drawn."""
+    with Image.open(file) as picture:
+        picture.verify()
+    with Image.open(file) as picture:
+        assert picture.format == "PNG"
+        return float((np.asarray(picture.convert("L")) < 200).mean())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    pictures = ["callbacks.pictures.every_n_epochs=2", "callbacks.pictures.n=2"]
+    few = ["trainer.max_epochs=3", "untrained=false", "test=false", "data.val_lines=3"]
+    train.run(configure(folder, *few, *pictures, pictures=True))
+    return folder
+
+
+def column(folder: Path, key: str) -> list[float]:
+    with open(folder / "metrics.csv") as file:
+        return [float(row[key]) for row in csv.DictReader(file) if row.get(key)]
+
+
+def test_pictures_are_drawn_when_they_are_due(run: Path) -> None:
+    drawn = {path.name for path in (run / "samples").glob("*.png")}
+    assert drawn == {"epoch_000.png", "epoch_002.png", "latents.png", "generated.png"}
+    for name in drawn:
+        assert 0.001 < ink(run / "samples" / name) < 0.5, name
+
+
+@pytest.mark.parametrize("kind", ["pen", "real", "binary"])
+def test_every_kind_of_sequence_can_be_drawn(kind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = [rng.normal(size=(n, 3)) for n in (1, 2, 30)]
+    for x in lines:
+        x[:, 0] = rng.random(len(x)) < 0.2
+    draw(kind, lines, rate=65.6).savefig(tmp_path / "full.png")
+    draw(kind, [np.zeros((1, 3))], rate=65.6).savefig(tmp_path / "empty.png")
+    assert ink(tmp_path / "full.png") > 0.001
+
+
+def test_throughput_is_positive(run: Path) -> None:
+    speed, pads, waits = (
+        column(run, f"throughput/{name}")
+        for name in ("steps_per_second", "padding_share", "waiting_share")
+    )
+    assert len(speed) == len(pads) == len(waits) == 9
+    assert min(speed) > 0 and 0 <= min(pads) <= max(pads) < 1 and 0 <= min(waits) <= max(waits) < 1
+
+
+def test_throughput_counts_frames_without_padding() -> None:
+    class Module:
+        def log_dict(self, figures: dict[str, float]) -> None:
+            self.figures = figures
+
+    class Fit:
+        global_step = log_every_n_steps = 1
+
+    mask = torch.arange(10)[:, None] < torch.tensor([10, 5])
+    batch: Any = type("Batch", (), {"mask": mask})
+    module: Any = Module()
+    throughput = Throughput()
+    throughput.on_train_epoch_start(Fit(), module)
+    throughput.on_train_batch_start(Fit(), module, batch, 0)
+    throughput.on_train_batch_end(Fit(), module, None, batch, 0)
+    assert module.figures["throughput/padding_share"] == 0.25
+    assert throughput.steps == 0, "counted anew"
+
+
+def test_norms_of_gradients_and_uses_of_latents_are_logged(run: Path) -> None:
+    assert len(column(run, "train/grad_norm")) == 9 and min(column(run, "train/grad_norm")) > 0
+    assert len(column(run, "latent/active_units")) == 3
+    assert min(column(run, "latent/kl_of_strongest")) >= 0
+    assert column(run, "lr-Adam")[:2] == [1e-3, 1e-3]
+
+
+def test_a_dimension_made_active_by_hand_is_counted(tmp_path: Path) -> None:
+    data, module = build(configure(tmp_path))
+    batch = next(iter(data.val_dataloader()))
+    model = module.model
+    with torch.no_grad():
+        mean = model.cell.encoder.mean if hasattr(model.cell.encoder, "mean") else None
+        before = latent_use(model, batch.x, batch.mask, batch.ids)
+        head = mean or model.cell.encoder.out
+        head.weight[:4] *= 1e-3
+        head.weight[2] = 5 * torch.randn_like(head.weight[2])
+    after = latent_use(model, batch.x, batch.mask, batch.ids)
+    assert before is not None and after is not None
+    assert after.active.tolist() == [False, False, True, False]
+    assert after.kl.argmax() == 2 and after.kl.shape == (4,)
+    draw_latents(after.kl.numpy(), after.active.numpy()).savefig(tmp_path / "latents.png")
+    assert ink(tmp_path / "latents.png") > 0.01
+
+
+def test_models_without_latents_have_no_picture_of_them(tmp_path: Path) -> None:
+    data, module = build(configure(tmp_path, "model=rnn_gauss"))
+    latents = Latents(str(tmp_path / "samples"))
+    trainer(tmp_path, latents, max_epochs=1, limit_train_batches=1).fit(module, data)
+    assert latents.use is None and not (tmp_path / "samples").exists()
+
+
+def test_unknown_guards_are_refused() -> None:
+    with pytest.raises(ValueError, match="nonfinite=ignore is not one of stop, skip"):
+        Gradients("ignore")
+
+
+def test_tables_fit_into_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    names = ["elbo", "iwae", "paper"]
+    figures = {f"test/{n}{s}{p}": -1234.5678 for n in names for s in ("", "_raw", "_paper")
+               for p in ("", "_per_step", "_se", "_per_step_se")}
+    spaces = ["standardised", "raw", "paper"]
+    Console(width=80).print(scores_tables(figures, ["test", "untrained"], spaces, 40, False))
+    shown = capsys.readouterr().out
+    assert shown.count("-1,234.6 ± 1,234.6") + shown.count("-1,234.6 ± -1,234.6") == 9
+    assert "IWAE-40" in shown and "…" not in shown
+
+
+def test_wandb_never_asks_and_remembers_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert not key_configured()
+    first = wandb_logger(str(tmp_path / "run"), "vrnn")
+    again = wandb_logger(str(tmp_path / "run"), "vrnn")
+    other = wandb_logger(str(tmp_path / "other"), "vrnn")
+    assert first.version == again.version != other.version
+    assert first._offline and first.name == "vrnn"
+
+
+@pytest.mark.slow
+def test_wandb_holds_the_configuration_and_the_figures_of_a_run(tmp_path: Path) -> None:
+    """In a process without a key, without a terminal to answer at, and without a network."""
+    small = ["logger=wandb", "debug=limit", "trainer.accelerator=cpu", "model.hidden=8"]
+    small += ["data.lines=8", "data.val_lines=2", "data.test_lines=2", "seed=3"]
+    environment = {"PATH": "", "HOME": str(tmp_path), "WANDB_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "train.py", *small, f"hydra.run.dir={tmp_path / 'run'}"],
+        cwd=CONF.parent,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    folder = next((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    program = shutil.which("wandb", path=str(Path(sys.executable).parent))
+    assert program is not None, wandb.__version__
+    line = [program, "leet", "inspect", "--summary", "--json", str(folder)]
+    shown = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
+    text = json.dumps(shown)
+    for word in ("val/elbo", "test/elbo_per_step", "train/grad_norm", "vrnn.VRNN", "parameters"):
+        assert word in text, word
+    assert list(folder.rglob("*.png")), "the pictures are in the run, too"

@@ -1,0 +1,179 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import Command, configure, plain
+
+import train
+from callbacks.errors import check_types
+from datamodules.loading import load_data
+
+SMALL = ["logger=csv", "trainer.accelerator=cpu", "debug=fast", "data.lines=2"]
+SMALL += ["data.val_lines=1", "data.test_lines=1", "model=rnn_gauss", "model.hidden=8"]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capfd)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    few = ["untrained=false", "test=false", "model=rnn_gauss", "data.lines=4"]
+    train.run(configure(folder, "trainer.max_epochs=1", *few))
+    return folder
+
+
+def sentence(shown: str) -> str:
+    """What is said apart from where the traceback went, and that it is short."""
+    assert "Traceback" not in shown
+    told = [line for line in shown.splitlines() if not line.startswith("(traceback: ")]
+    assert 1 <= len(told) <= 3, shown
+    return " ".join(told)
+
+
+TRAIN = {
+    "optim.lr=abc": r"train.py: optim.optimizer.lr=abc must be a number",
+    "optim.lr=-1": r"Invalid learning rate: -1",
+    "seed=abc": r"train.py: seed=abc must be a number",
+    "particles=1.5": r"particles=1.5 must be a whole number",
+    "particles=0": r"particles must be at least 1, not 0",
+    "data.batch_size=abc": r"data.batch_size=abc must be a number",
+    "data.batch_size=0": r"data.batch_size must be at least 1",
+    "data.lines=0": r"data.lines.* must all be at least 1",
+    "data.normaliser=foo": r"data.normaliser=foo is not one of coordinate, none, paper",
+    "model.rnn=foo": r"model.rnn=foo is not one of gru, lstm",
+    "model.hidden=wide": r"model.hidden=wide must be a number",
+    "model.likelihood.components=0": r"likelihood.components must be at least 1",
+    "trainer.max_epochs=ten": r"trainer.max_epochs=ten must be a number",
+    "trainer.precision=foo": r"Precision 'foo' is invalid. Allowed precision values",
+    "callbacks.gradients.nonfinite=foo": r"nonfinite=foo is not one of stop, skip",
+    "objective.kl_start=2": r"objective.kl_start must be between 0 and 1, not 2",
+    "ckpt=nowhere.ckpt": r"cannot load nowhere.ckpt: there is no such file",
+    "ckpt=pyproject.toml": r"cannot load pyproject.toml: it ",
+    "x.likelihood=vrnn.likelihoods.Bernoulli": r"Bernoulli",
+}
+
+
+@pytest.mark.parametrize("option", TRAIN)
+def test_a_wrong_option_is_answered_by_a_sentence(
+    option: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(train.__file__).parent)
+    shown = command.fails("train.py", *SMALL, f"hydra.run.dir={tmp_path}", option)
+    assert command.matches(TRAIN[option], sentence(shown))
+    assert "Traceback" in (tmp_path / "error.txt").read_text()
+
+
+@pytest.mark.parametrize("posterior", ["foo", "none"])
+def test_a_posterior_that_does_not_exist(
+    posterior: str, tmp_path: Path, command: Command
+) -> None:
+    options = [*SMALL, "model=vrnn_gauss", f"hydra.run.dir={tmp_path}"]
+    shown = command.fails("train.py", *options, f"model.posterior={posterior}")
+    assert f"model.posterior={posterior} is not one of filtering, smoothing" in sentence(shown)
+
+
+def test_a_missing_corpus_names_its_remedies(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VRNN_DATA", str(tmp_path / "corpora"))
+    shown = command.fails("train.py", "data=iam", "logger=csv", f"hydra.run.dir={tmp_path / 'a'}")
+    for word in ("VRNN_DATA", "data.root", "synthetic_handwriting", str(tmp_path / "corpora/iam")):
+        assert word in sentence(shown)
+    foo = ["data=iam", "data.split=foo", f"hydra.run.dir={tmp_path / 'b'}"]
+    shown = command.fails("train.py", *foo)
+    assert "data.split=foo is not one of paper, task1, holdout" in sentence(shown)
+
+
+def test_unknown_options_are_answered_by_hydra(tmp_path: Path, command: Command) -> None:
+    shown = command.fails("train.py", "optim.lrr=1", f"hydra.run.dir={tmp_path}")
+    assert "Could not override 'optim.lrr'" in shown and "Traceback" not in shown
+    shown = command.fails("train.py", "model=vrnn_gms", f"hydra.run.dir={tmp_path}")
+    assert "vrnn_gmm" in shown and "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--k", 0], "--k must be at least 1, not 0"),
+        (["--bounds", "elbo,foo"], "--bounds foo: choose from elbo, iwae, paper"),
+        (["data.lines"], "data.lines has no value; write data.lines=..."),
+        (["data.foo=1"], "unknown option data.foo; choose from data.lines, data.val_lines"),
+        (["model.hidden=3"], "unknown option model"),
+        (["data.test_lines=0"], "must all be at least 1"),
+        (["--limit", 0], "--limit must be at least 1, not 0"),
+        (["--device", "foo"], "--device foo: Expected one of cpu"),
+        (["--json", "/nowhere/scores.json"], "/nowhere/scores.json"),
+    ],
+)
+def test_evaluate_answers_by_a_sentence(
+    run: Path, command: Command, options: list[Any], message: str
+) -> None:
+    assert command.matches(message, sentence(command.fails("evaluate.py", run, *options)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--n", 0], "--n and --steps must be at least 1"),
+        (["--steps", 0], "--n and --steps must be at least 1"),
+        (["--prime", -1], "--prime must not be negative"),
+        (["--prime", 100000, "--n", 1], "only 0 sequences of the test split"),
+        (["--temperature-z", -1], "a temperature must be 0 .* or above, not -1"),
+        (["data.lines=3"], "data.lines=3 is of use with --prime only"),
+    ],
+)
+def test_generate_answers_by_a_sentence(
+    run: Path, command: Command, options: list[Any], message: str
+) -> None:
+    assert command.matches(message, sentence(command.fails("generate.py", run, *options)))
+
+
+def test_no_checkpoint_no_scores(tmp_path: Path, command: Command) -> None:
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"state_dict": {}}, foreign)
+    for program in ("evaluate.py", "generate.py"):
+        assert "no checkpoint at" in sentence(command.fails(program, tmp_path))
+        assert "did not write it" in sentence(command.fails(program, foreign))
+
+
+def test_a_folder_that_cannot_be_written(
+    run: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    shown = command.fails("generate.py", run, "--n", 1, "--steps", 3, "--out", blocked / "below")
+    assert str(blocked) in sentence(shown)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "generated.npz"))
+
+    monkeypatch.setattr("numpy.savez_compressed", full)
+    shown = command.fails("generate.py", run, "--n", 1, "--steps", 3, "--out", tmp_path / "full")
+    assert "No space left on device" in sentence(shown)
+    monkeypatch.setattr("lightning.pytorch.Trainer.save_checkpoint", full)
+    cfg = [option for option in SMALL if option != "debug=fast"]
+    shown = command.fails("train.py", *cfg, "untrained=false", f"hydra.run.dir={tmp_path / 'r'}")
+    assert "No space left on device" in sentence(shown)
+
+
+def test_types_are_checked_where_they_are_declared(tmp_path: Path) -> None:
+    check_types(plain(configure(tmp_path, "trainer.limit_val_batches=0.5", "trainer.devices=2")))
+    wrong = {
+        "data.writers=1.5": "data.writers=1.5 must be a whole number",
+        "data.max_steps=all": "data.max_steps=all must be a number",
+        "optim.optimizer.eps=x": "optim.optimizer.eps=x must be a number",
+        "callbacks.early_stopping.patience=x": "callbacks.early_stopping.patience=x must be",
+    }
+    for option, message in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            check_types(plain(configure(tmp_path, option)))
+
+
+def test_a_checkpoint_names_only_data_modules_of_this_package() -> None:
+    for target in ("os.system", "datamodules.base.np.load", "datamodules.base.Ragged", None, 3):
+        with pytest.raises(ValueError, match="no data module of this package"):
+            load_data({"module": {"_target_": target}})

@@ -1,0 +1,299 @@
+"""Scores and their units: batching, particles, noise, conversions, standard errors, objectives."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import AffineTransform, TransformedDistribution
+
+from vrnn import RNN, VRNN, bounds, evaluation
+from vrnn.diagnostics import latent_use
+from vrnn.evaluation import score, sequence_noise
+from vrnn.likelihoods import GaussianMixture, PenMixture
+from vrnn.metrics import Scores
+from vrnn.normaliser import Normaliser, convert
+from vrnn.objectives import ELBO
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+LENGTHS = [5, 2, 7, 1, 4]
+IDS = torch.tensor([11, 3, 0, 8, 2])
+
+
+@pytest.fixture
+def batch():
+    """Frames, mask and numbers of five sequences."""
+    mask = torch.arange(7)[:, None] < torch.tensor(LENGTHS)
+    return torch.randn(7, 5, 3), mask, IDS
+
+
+@pytest.fixture(params=["filtering", "smoothing"])
+def latent_model(request, make_model):
+    return make_model(VRNN, PenMixture(components=2), posterior=request.param)
+
+
+def column(i, x, mask, ids):
+    """One sequence alone, without padding."""
+    n = LENGTHS[i]
+    return x[:n, i : i + 1], mask[:n, i : i + 1], ids[i : i + 1]
+
+
+def test_scores_are_their_definitions_draw_by_draw(latent_model, batch):
+    K, seed = 5, 4
+    figures = score(latent_model, *batch, particles=K, seed=seed)
+    for i in range(5):
+        x, mask, ids = column(i, *batch)
+        log_p, kl, log_w = [], [], []
+        for draw in range(K):
+            rng = np.random.default_rng([seed, int(ids), draw])
+            noise = torch.from_numpy(rng.standard_normal((len(x), 1, 2), dtype=np.float32))
+            trace = latent_model.trace(x, noise=noise.double())
+            q, p, z = trace.posterior, trace.prior, trace.z
+            log_p.append(trace.likelihood.log_prob(x)[:, 0].detach().numpy())
+            kl.append(torch.distributions.kl_divergence(q, p).sum().item())
+            log_w.append(log_p[-1] + (p.log_prob(z) - q.log_prob(z))[:, 0].detach().numpy())
+        weights = np.exp(np.array(log_w))
+        expected = {
+            "log_likelihood": np.sum(log_p) / K,
+            "kl": np.mean(kl),
+            "elbo": np.sum(log_p) / K - np.mean(kl),
+            "iwae": np.log(weights.prod(1).mean()),
+            "paper": np.log(weights.mean(0)).sum(),
+        }
+        assert figures.keys() == expected.keys()
+        for name, value in expected.items():
+            assert figures[name][i].item() == pytest.approx(value, abs=1e-9), name
+            assert figures[name].dtype == torch.float64 and figures[name].shape == (5,)
+    assert score(latent_model, *batch).keys() == {"elbo", "log_likelihood", "kl"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 5, 12, 10_000])
+def test_scores_depend_on_no_chunk_and_no_company(latent_model, batch, rows, monkeypatch):
+    x, mask, ids = batch
+    expected = score(latent_model, *batch, particles=7)
+    monkeypatch.setattr(evaluation, "ROWS", rows)
+    order = [3, 1, 4, 0, 2]
+    padded = torch.cat([x, torch.full((2, 5, 3), 40.0)])[:, order]
+    padded_mask = torch.cat([mask, torch.zeros(2, 5, dtype=torch.bool)])[:, order]
+    together = score(latent_model, padded, padded_mask, ids[order], particles=7)
+    alone = [score(latent_model, *column(i, *batch), particles=7) for i in range(5)]
+    for name, value in expected.items():
+        torch.testing.assert_close(together[name], value[order], rtol=0, atol=1e-10)
+        torch.testing.assert_close(torch.cat([a[name] for a in alone]), value, rtol=0, atol=1e-10)
+
+
+def test_noise_belongs_to_seed_sequence_and_draw(batch):
+    _, mask, ids = batch
+    noise = sequence_noise(ids, mask, 2, range(3), 0, torch.float64)
+    assert noise.shape == (7, 15, 2)
+    by_draw = noise.unflatten(1, (3, 5))
+    assert (by_draw.abs().sum(-1) > 0).equal(mask[:, None].expand(7, 3, 5)), "zero on padding"
+    first = by_draw[0].flatten(0, 1)
+    assert len(first.unique(dim=0)) == 15, "every draw of every sequence has its own"
+    later = sequence_noise(ids, mask, 2, range(1, 3), 0, torch.float64)
+    assert torch.equal(later.unflatten(1, (2, 5)), by_draw[:, 1:])
+    other = sequence_noise(ids, mask, 2, range(3), 1, torch.float64)
+    assert not (other[0] == noise[0]).any()
+    long = torch.ones(5000, 1, dtype=torch.bool)
+    values = sequence_noise(ids[:1], long, 2, range(2), 0, torch.float64)[:, :, 0]
+    assert values.mean().abs() < 0.05 and abs(values.std().item() - 1) < 0.05
+    assert torch.corrcoef(values.T)[0, 1].abs() < 0.07
+
+
+def test_without_latents_all_scores_are_the_likelihood(make_model, batch):
+    x, mask, _ = batch
+    model = make_model(RNN)
+    figures = score(model, *batch, particles=40)
+    exact = bounds.elbo(model.trace(x, mask), x, mask)
+    assert figures.keys() == {"elbo", "log_likelihood", "kl", "iwae", "paper"}
+    for name in ("elbo", "log_likelihood", "iwae", "paper"):
+        torch.testing.assert_close(figures[name], exact, rtol=0, atol=1e-12)
+    assert (figures["kl"] == 0).all()
+
+
+def test_iwae_lies_above_the_elbo_of_the_same_draws(latent_model, batch):
+    """Not the ELBO with its analytic KL, but the mean log weight, by Jensen for every draw."""
+    x, mask, ids = batch
+    figures = score(latent_model, *batch, particles=30)
+    noise = sequence_noise(ids, mask, 2, range(30), 0, torch.float64)
+    rows, rows_mask = x.repeat(1, 30, 1), mask.repeat(1, 30)
+    log_w = bounds.log_weights(latent_model.trace(rows, rows_mask, noise=noise), rows, rows_mask)
+    mean = log_w.sum(0).unflatten(0, (30, 5)).mean(0)
+    assert (figures["iwae"] > mean).all()
+
+
+def test_training_weights_leave_the_reported_figures_alone(latent_model, batch):
+    x, mask, _ = batch
+    noise = torch.randn(7, 5, 2)
+    trace = latent_model.trace(x, mask, noise=noise)
+    log_p, kl = (part.tolist() for part in bounds.elbo_terms(trace, x, mask))
+    free_bits = float(np.median(np.array(kl)[mask.numpy()]))
+    total = sum(map(sum, log_p)), sum(map(sum, kl))
+    clamped = sum(max(kl[t][b], free_bits) for b, n in enumerate(LENGTHS) for t in range(n))
+    assert clamped > total[1] * 1.01, "or free bits would not be tested"
+    for options, step, kl_cost in (
+        ({}, 0, total[1]),
+        ({"kl_start": 0.2, "kl_steps": 10}, 0, 0.2 * total[1]),
+        ({"kl_start": 0.2, "kl_steps": 10}, 5, 0.6 * total[1]),
+        ({"kl_start": 0.2, "kl_steps": 10}, 10, total[1]),
+        ({"free_bits": free_bits}, 0, clamped),
+        ({"kl_start": 0.0, "kl_steps": 4, "free_bits": free_bits}, 1, 0.25 * clamped),
+    ):
+        result = ELBO(**options)(latent_model, x, mask, noise, step)
+        assert result.loss.item() == pytest.approx(kl_cost - total[0], abs=1e-9)
+        assert result.log_likelihood.item() == pytest.approx(total[0], abs=1e-9)
+        assert result.kl.item() == pytest.approx(total[1], abs=1e-9)
+        assert result.loss.requires_grad and not result.kl.requires_grad
+
+
+def test_the_kl_weight_rises_linearly_and_stays_at_one():
+    weight = ELBO(kl_start=0.2, kl_steps=4).kl_weight
+    assert [weight(step) for step in (0, 1, 2, 3, 4, 5, 10**6)] == pytest.approx(
+        [0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0]
+    )
+    assert ELBO().kl_weight(0) == 1.0
+    for options in ({"kl_start": -0.1}, {"kl_start": 1.1}):
+        with pytest.raises(ValueError, match="objective.kl_start must be between 0 and 1"):
+            ELBO(**options)
+    for options in ({"kl_steps": -1}, {"free_bits": -0.5}):
+        with pytest.raises(ValueError, match="must not be negative"):
+            ELBO(**options)
+
+
+def test_units_are_those_of_the_transformed_density(make_model):
+    """Per-coordinate transforms by torch.distributions against the log-determinant."""
+    shift, scale = [0.0, 3.0, -5.0], [1.0, 20.0, 0.4]
+    paper = AffineTransform(
+        torch.tensor([0.0, -8 / 56.04462, -8 / 56.04462]),
+        torch.tensor([1.0, 1 / 56.04462, 1 / 56.04462]),
+    )
+    log_scales = {
+        "standardised": math.log(20.0 * 0.4),
+        "raw": 0.0,
+        "paper": 2 * math.log(56.04462),
+    }
+    model = make_model(RNN, normaliser=Normaliser(shift, scale))
+    raw = torch.tensor(shift) + torch.tensor(scale) * torch.randn(6, 4, 3)
+    x = model.normaliser.standardise(raw)
+    torch.testing.assert_close(model.normaliser.raw(x), raw)
+    trace, mask = model.trace(x), torch.ones(6, 4, dtype=torch.bool)
+    nats = bounds.elbo(trace, x, mask)
+
+    frames = trace.likelihood.base_dist
+    back = AffineTransform(torch.tensor(shift), torch.tensor(scale))
+    expected = {
+        "standardised": nats,
+        "raw": TransformedDistribution(frames, [back]).log_prob(raw).sum((0, 2)),
+        "paper": TransformedDistribution(frames, [back, paper]).log_prob(paper(raw)).sum((0, 2)),
+    }
+    steps = torch.full((4,), 6)
+    for source, value in expected.items():
+        for target in expected:
+            converted = convert(value, steps, log_scales, source, target)
+            torch.testing.assert_close(converted, expected[target], rtol=0, atol=1e-9)
+
+    scores = Scores(log_scales)
+    scores.update(torch.arange(4), steps, {"elbo": nats, "kl": nats})
+    result = scores.compute()
+    for suffix, space in {"": "standardised", "_raw": "raw", "_paper": "paper"}.items():
+        total = expected[space].sum().item()
+        assert result[f"elbo{suffix}"] == pytest.approx(total / 4, abs=1e-9)
+        assert result[f"elbo{suffix}_per_step"] == pytest.approx(total / 24, abs=1e-9)
+    assert "kl_raw" not in result, "a divergence has no units of x"
+
+
+def test_a_density_in_raw_units_has_mass_one(make_model):
+    model = make_model(RNN, GaussianMixture(1, 3), normaliser=Normaliser([120.0], [35.0]))
+    raw = torch.linspace(-2000.0, 2000.0, 20_001)
+    x = model.normaliser.standardise(raw)[None, :, None]
+    nats = bounds.elbo(model.trace(x), x, torch.ones(1, len(raw), dtype=torch.bool))
+    log_scales = {"standardised": math.log(35.0), "raw": 0.0}
+    p = convert(nats, 1, log_scales, "standardised", "raw").exp()
+    assert (p.sum() * (raw[1] - raw[0])).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_the_normaliser_keeps_its_constants_in_double_and_frames_in_their_dtype():
+    normaliser = Normaliser([8.0], [56.04462])
+    for dtype in (torch.float32, torch.float64):
+        raw = torch.tensor([[64.04462]], dtype=dtype)
+        x = normaliser.standardise(raw)
+        assert x.dtype == normaliser.raw(x).dtype == dtype
+        torch.testing.assert_close(x, torch.ones(1, 1, dtype=dtype))
+        torch.testing.assert_close(normaliser.raw(x), raw)
+    identity = Normaliser.identity(2)
+    assert torch.equal(identity.standardise(torch.ones(3, 2)), torch.ones(3, 2))
+
+
+def random_rows(n):
+    rng = np.random.default_rng(0)
+    steps = rng.integers(1, 200, n)
+    nats = steps * (2 + 0.3 * rng.standard_normal(n)) + 10 * rng.standard_normal(n)
+    return rng.permutation(n), steps, nats
+
+
+def collect(order, sizes, ids, steps, nats):
+    scores = Scores({"standardised": 0.5, "raw": 0.0})
+    for rows in np.split(order, np.cumsum(sizes)):
+        if len(rows):
+            figures = {"elbo": torch.from_numpy(nats[rows])}
+            scores.update(torch.from_numpy(ids[rows]), torch.from_numpy(steps[rows]), figures)
+    return scores.compute()
+
+
+def test_means_and_standard_errors_are_numpys_in_any_batching():
+    n = 400
+    ids, steps, nats = rows = random_rows(n)
+    result = collect(np.arange(n), [100, 200], *rows)
+    raw = nats - 0.5 * steps
+    for key, values in {"elbo": nats, "elbo_raw": raw}.items():
+        assert result[key] == pytest.approx(values.mean(), rel=1e-12)
+        assert result[f"{key}_se"] == pytest.approx(values.std(ddof=1) / n**0.5, rel=1e-12)
+        assert result[f"{key}_per_step"] == pytest.approx(values.sum() / steps.sum(), rel=1e-12)
+    assert result["sequences"] == n and result["steps"] == steps.sum()
+
+    order = np.random.default_rng(1).permutation(n)
+    assert collect(order, [1, 3, 250], *rows) == result, "bit for bit"
+
+    one = collect(np.arange(1), [], *rows)
+    assert one["elbo"] == nats[0] and "elbo_se" not in one
+
+    draws = np.random.default_rng(2).integers(0, n, (4000, n))
+    bootstrap = (nats[draws].sum(1) / steps[draws].sum(1)).std()
+    assert result["elbo_per_step_se"] == pytest.approx(bootstrap, rel=0.08)
+    naive = nats.std() / n**0.5 / steps.mean()
+    assert abs(naive - bootstrap) > 0.5 * bootstrap, "or the ratio would not be tested"
+
+
+def test_twenty_thousand_updates_in_float32_lose_nothing():
+    n = 20_000
+    values = (1e4 + 100 * torch.randn(n)).float()
+    scores = Scores({"standardised": 0.0})
+    for i, value in enumerate(values.split(1)):
+        scores.update(torch.tensor([i]), torch.tensor([700]), {"elbo": value})
+    result = scores.compute()
+    exact = math.fsum(values.tolist())
+    assert result["elbo"] == pytest.approx(exact / n, rel=1e-14)
+    assert result["elbo_per_step"] == pytest.approx(exact / (700 * n), rel=1e-14)
+
+
+def test_use_of_the_latents_is_counted_on_own_steps_only(latent_model, make_model, batch):
+    x, mask, ids = batch
+    x[~mask] *= 1e6
+    with torch.no_grad():  # One dimension that infers next to nothing of ordinary frames.
+        latent_model.cell.encoder.out.weight[0] *= 1e-3
+    use = latent_use(latent_model, x, mask, ids)
+    kl, means = [], []
+    for i in range(5):
+        alone, _, number = column(i, *batch)
+        noise = sequence_noise(number, mask[: len(alone), i : i + 1], 2, range(1), 0, x.dtype)
+        trace = latent_model.trace(alone, noise=noise)
+        q, p = trace.posterior, trace.prior
+        m, s, m0, s0 = (v[:, 0].detach().numpy() for v in (q.mean, q.stddev, p.mean, p.stddev))
+        kl.append(0.5 * ((s / s0) ** 2 + ((m - m0) / s0) ** 2 - 1) - np.log(s / s0))
+        means.append(m)
+    kl, means = np.concatenate(kl), np.concatenate(means)
+    np.testing.assert_allclose(use.kl, kl.mean(0), rtol=1e-9)
+    assert use.active.tolist() == (means.var(0, ddof=1) > 0.01).tolist() == [False, True]
+    assert latent_use(make_model(RNN), *batch) is None

@@ -1,0 +1,299 @@
+"""The loop over time without autograd inside it, and its gradient as the same loop backwards.
+
+A time step is a list of operations on buffers that hold all steps, a `Tape`. Each operation knows
+its own derivative: the list runs forwards for t = 1..T and backwards for t = T..1, adding to the
+gradients of what was read. A weight's gradient is one product over all T * B rows after the loop.
+
+At every step a buffer has shape (B, N) but lies in memory as (N, B): the product of a narrow batch
+with a wide weight is up to twice as fast that way.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vrnn.networks import GRU, LSTM, Recurrence, positive
+
+__all__ = ["UPDATES", "Load", "Product", "ReLU", "Sample", "Slot", "Start", "Tape"]
+
+aten = torch.ops.aten
+
+
+class Slot:
+    """A quantity at all steps, `values` (T, B, N), and in the backward pass its gradient, `grads`.
+
+    Indexing gives a slot on a part of the same memory.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+        self.at = values.unbind()
+        self.parts: list[tuple[Any, Slot]] = []
+
+    def __getitem__(self, index: Any) -> "Slot":
+        part = Slot(self.values[index])
+        self.parts.append((index, part))
+        return part
+
+    def receive(self, grads: Tensor) -> None:
+        self.grads, self.grad_at = grads, grads.unbind()
+        for index, part in self.parts:
+            part.receive(grads[index])
+
+
+class Operation:
+    """A part of a time step, which writes slots from slots."""
+
+    given: Tensor | None = None
+    """The tensor from outside that it uses, if any."""
+
+    def forward(self, t: int) -> None:
+        """Computes step t."""
+
+    def backward(self, t: int) -> None:
+        """Adds to the gradients of what step t read, when those of what it wrote are complete."""
+
+    def gradient(self) -> Tensor | None:
+        """Gradient of `given`, when all steps are done."""
+        return None
+
+
+class Start(Operation):
+    """s_0 = x. Shapes: x (B, N)."""
+
+    def __init__(self, x: Tensor, s: Slot) -> None:
+        self.given, self.s = x, s
+        with torch.no_grad():
+            s.at[0].copy_(x)
+
+    def gradient(self) -> Tensor:
+        return self.s.grads[0]
+
+
+class Load(Operation):
+    """y_t = x_t or, where x does not depend on t, y_t = x. Shapes: x (T, B, N) or (N,)."""
+
+    def __init__(self, x: Tensor, y: Slot) -> None:
+        self.given, self.y, self.constant = x, y, x.ndim == 1
+        self.at = x.detach().expand_as(y.values).unbind()
+
+    def forward(self, t: int) -> None:
+        self.y.at[t].copy_(self.at[t])
+
+    def gradient(self) -> Tensor:
+        return self.y.grads.sum((0, 1)) if self.constant else self.y.grads
+
+
+class Product(Operation):
+    """y_t += W x_t."""
+
+    def __init__(self, x: Slot, weight: Tensor, y: Slot) -> None:
+        self.given, self.x, self.y = weight, x, y
+        self.transposed = weight.detach().t()
+
+    def forward(self, t: int) -> None:
+        y = self.y.at[t]
+        torch.addmm(y, self.x.at[t], self.transposed, out=y)
+
+    def backward(self, t: int) -> None:
+        dx = self.x.grad_at[t]
+        torch.addmm(dx, self.y.grad_at[t], self.weight, out=dx)
+
+    def gradient(self) -> Tensor:
+        dy, x = (rows_last(tensor).flatten(1) for tensor in (self.y.grads, self.x.values))
+        return dy @ x.t()
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """W, laid out in memory as its transpose, like the weight of `forward`."""
+        return self.transposed.contiguous().t()
+
+
+def rows_last(x: Tensor) -> Tensor:
+    """(T, B, N) -> (N, T, B), contiguous."""
+    return x.permute(2, 0, 1).contiguous()
+
+
+class ReLU(Operation):
+    """x_t = max(x_t, 0), in place."""
+
+    def __init__(self, x: Slot) -> None:
+        self.x = x
+
+    def forward(self, t: int) -> None:
+        self.x.at[t].relu_()
+
+    def backward(self, t: int) -> None:
+        dx = self.x.grad_at[t]
+        aten.threshold_backward(dx, self.x.at[t], 0, grad_input=dx)
+
+
+class Sample(Operation):
+    """z_t = mean_t + positive(a_t) noise_t, where mean and a are the halves of `out`."""
+
+    def __init__(self, out: Slot, noise: Tensor, z: Slot) -> None:
+        width = noise.shape[-1]
+        self.given, self.mean, self.a, self.z = noise, out[..., :width], out[..., width:], z
+        self.noise = noise.detach().unbind()
+
+    def forward(self, t: int) -> None:
+        torch.addcmul(self.mean.at[t], positive(self.a.at[t]), self.noise[t], out=self.z.at[t])
+
+    def backward(self, t: int) -> None:
+        dz = self.z.grad_at[t]
+        self.mean.grad_at[t].add_(dz)
+        self.a.grad_at[t].add_(aten.softplus_backward(dz * self.noise[t], self.a.at[t], 1, 20))
+
+    def gradient(self) -> Tensor:
+        return self.z.grads * positive(self.a.values)
+
+
+class Update(Operation):
+    """The new state of a recurrent layer from its pre-activations, 4 blocks of H, in place.
+
+    The share of the layer's input goes into the first blocks, that of h into as many from number
+    `offset` on: one buffer takes both, even where a gate does not add them.
+
+    Args:
+        a: pre-activations (T, B, 4 H).
+        state: h, or h and c, before and after each step (T + 1, B, H).
+    """
+
+    gates: int
+    offset: int
+
+    def __init__(self, a: Slot, *state: Slot) -> None:
+        width = a.values.shape[-1] // 4
+        self.blocks = [a[..., k * width : (k + 1) * width] for k in range(4)]
+        self.h, self.c = state[0], state[-1]
+
+    @classmethod
+    def rows(cls, weight: Tensor) -> Tensor:
+        """Puts the rows of an input matrix, or of a bias, in the order of the blocks."""
+        return weight.roll(cls.offset * (len(weight) // cls.gates), 0)
+
+
+class LSTMUpdate(Update):
+    """Blocks: i, f, g, o."""
+
+    gates, offset = 4, 0
+
+    def forward(self, t: int) -> None:
+        i, f, g, o = (block.at[t] for block in self.blocks)
+        for gate in (i, f, o):
+            gate.sigmoid_()
+        g.tanh_()
+        c = torch.mul(f, self.c.at[t], out=self.c.at[t + 1]).addcmul_(i, g)
+        torch.tanh(c, out=self.h.at[t + 1]).mul_(o)
+
+    def backward(self, t: int) -> None:
+        i, f, g, o = (block.at[t] for block in self.blocks)
+        di, df, dg, do = (block.grad_at[t] for block in self.blocks)
+        dh, dc = self.h.grad_at[t + 1], self.c.grad_at[t + 1]
+        tanh_c = self.c.at[t + 1].tanh()
+        dc += aten.tanh_backward(dh * o, tanh_c)
+        aten.sigmoid_backward(dc * g, i, grad_input=di)
+        aten.sigmoid_backward(dc * self.c.at[t], f, grad_input=df)
+        aten.tanh_backward(dc * i, g, grad_input=dg)
+        aten.sigmoid_backward(dh * tanh_c, o, grad_input=do)
+        self.c.grad_at[t].addcmul_(dc, f)
+
+
+class GRUUpdate(Update):
+    """Blocks: W_n x, r, u, U_n h."""
+
+    gates, offset = 3, 1
+
+    def forward(self, t: int) -> None:
+        n, r, u, uh = (block.at[t] for block in self.blocks)
+        r.sigmoid_()
+        u.sigmoid_()
+        n.addcmul_(r, uh).tanh_()
+        torch.lerp(n, self.h.at[t], u, out=self.h.at[t + 1])
+
+    def backward(self, t: int) -> None:
+        n, r, u, uh = (block.at[t] for block in self.blocks)
+        dn, dr, du, duh = (block.grad_at[t] for block in self.blocks)
+        dh = self.h.grad_at[t + 1]
+        kept = dh * u
+        self.h.grad_at[t].add_(kept)
+        aten.sigmoid_backward(dh * (self.h.at[t] - n), u, grad_input=du)
+        aten.tanh_backward(dh - kept, n, grad_input=dn)
+        aten.sigmoid_backward(dn * uh, r, grad_input=dr)
+        torch.mul(dn, r, out=duh)
+
+
+UPDATES: dict[type[Recurrence], type[Update]] = {LSTM: LSTMUpdate, GRU: GRUUpdate}
+
+
+class Tape:
+    """The operations of a time step, in order, and the slots they work on.
+
+    Args:
+        like: gives B and the data type, (*, B, *).
+        steps: T.
+        keep: whether to remember all steps, as the backward pass needs, or of outputs only.
+    """
+
+    def __init__(self, like: Tensor, steps: int, keep: bool) -> None:
+        self.like, self.steps, self.keep = like, steps, keep
+        self.slots: list[Slot] = []
+        self.operations: list[Operation] = []
+
+    def slot(self, width: int, boundary: int = 0, output: bool = False) -> Slot:
+        """Allocates a slot of T + `boundary` steps."""
+        steps = self.steps + boundary
+        kept = steps if self.keep or output else 1
+        memory = self.like.new_empty(kept, width, self.like.shape[-2]).transpose(1, 2)
+        self.slots.append(Slot(memory.expand(steps, -1, -1)))
+        return self.slots[-1]
+
+    def add(self, *operations: Operation) -> None:
+        self.operations.extend(operations)
+
+    def play(self, *outputs: Slot) -> tuple[Tensor, ...]:
+        """Runs all steps and returns `outputs`, differentiable in all that operations got."""
+        given = [operation.given for operation in self.operations if operation.given is not None]
+        return Loop.apply(self, outputs, *given)  # type: ignore[no-untyped-call]
+
+    def forward(self) -> None:
+        for t in range(self.steps):
+            for operation in self.operations:
+                operation.forward(t)
+
+    def backward(self, outputs: Iterable[Slot], grads: Iterable[Tensor]) -> None:
+        """Computes the gradients of all slots from those of `outputs`."""
+        for slot in self.slots:
+            slot.receive(torch.zeros_like(slot.values))
+        for slot, grad in zip(outputs, grads, strict=True):
+            slot.grads.copy_(grad)
+        for t in reversed(range(self.steps)):
+            for operation in reversed(self.operations):
+                operation.backward(t)
+        for slot in self.slots:
+            if len(slot.grads) == self.steps:  # All but the states, of which no product is made.
+                slot.receive(rows_last(slot.grads).permute(1, 2, 0))
+
+
+class Loop(torch.autograd.Function):
+    """A tape as one node of autograd's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, outputs: tuple[Slot, ...], *given: Tensor) -> Any:
+        ctx.tape, ctx.outputs = tape, outputs
+        ctx.save_for_backward(*given)
+        tape.forward()
+        return tuple(slot.values.clone(memory_format=torch.contiguous_format) for slot in outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors  # raises where a weight has been changed since
+        ctx.tape.backward(ctx.outputs, grads)
+        users = [operation for operation in ctx.tape.operations if operation.given is not None]
+        needed = zip(users, ctx.needs_input_grad[2:], strict=True)
+        return None, None, *(user.gradient() if need else None for user, need in needed)
