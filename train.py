@@ -33,10 +33,12 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from omegaconf import OmegaConf
 
     from callbacks.errors import check_types
+    from callbacks.memory import keep_freed_memory
     from callbacks.tracking import close_loggers, quieten_lightning
     from vrnn.module import VRNNModule
 
     quieten_lightning()
+    keep_freed_memory()
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     # The module takes particles and seed as they stand at the top.
     check_types({**plain, "_target_": "vrnn.module.VRNNModule"})
@@ -179,7 +181,7 @@ def main(cfg: "DictConfig") -> float:
         if sweep and cfg.trainer.devices != 1:
             raise ValueError(
                 f"trainer.devices={cfg.trainer.devices} with -m would start every job on "
-                "every process: use one device a job, trainer.strategy=ddp_spawn, or a run at a time"
+                "every process: use one device a job, trainer.strategy=ddp_spawn, or single runs"
             )
         return run(cfg).get("val/elbo", float("nan"))
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import wandb
 from lightning.pytorch import Trainer
@@ -34,9 +35,10 @@ def wandb_logger(
     if id_file.is_file():
         run_id = id_file.read_text().strip()
     else:
-        run_id = wandb.util.generate_id()
+        run_id = uuid4().hex[:8]
         folder.mkdir(parents=True, exist_ok=True)
         id_file.write_text(run_id)
+    offline = not key_configured()
     return WandbLogger(
         project=project,
         name=name or folder.name,
@@ -44,7 +46,9 @@ def wandb_logger(
         tags=list(tags),
         save_dir=save_dir,
         id=run_id,
-        offline=not key_configured(),
+        offline=offline,
+        # What Lightning sets for `offline` comes too late once W&B was asked for a key.
+        mode="offline" if offline and os.environ.get("WANDB_MODE") != "disabled" else None,
         settings=wandb.Settings(silent=True),
     )
 
@@ -52,7 +56,10 @@ def wandb_logger(
 def key_configured() -> bool:
     if os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled"):
         return False
-    return bool(wandb.api.api_key)
+    try:
+        return wandb.login(prompt=False, verify=False)
+    except wandb.errors.AuthenticationError as error:
+        raise ValueError(f"W&B: {error}") from error
 
 
 def save_picture(trainer: Trainer, figure: Figure, folder: Path, key: str, name: str) -> None:

@@ -153,7 +153,7 @@ class SequenceData(LightningDataModule):
         lengths = self.splits[split].lengths
         batches = Batches(self, split)
         order = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world)
-        fixed = self.trainer is not None and self.trainer.overfit_batches > 0
+        fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return DataLoader(
             # Lightning overfits the batches of a sequential sampler only: the first epoch's.
             Subset(batches, list(order)) if fixed else batches,  # type: ignore[arg-type]

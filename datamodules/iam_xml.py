@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from defusedxml.ElementTree import ParseError, XMLParser  # type: ignore[import-untyped,unused-ignore]
@@ -49,7 +50,7 @@ def parse_line(path: Path) -> np.ndarray:
             declares a document type (hence entities). The message starts with the path.
     """
 
-    parser = XMLParser(target=_Strokes(), forbid_dtd=True)
+    parser: Any = XMLParser(target=_Strokes(), forbid_dtd=True)
 
     try:
         parser.feed(path.read_bytes())

@@ -20,8 +20,8 @@ def load_data(description: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
         overrides: options to change, such as "data.root=/elsewhere".
 
     Raises:
-        ValueError: if the description names no data module of this package, or an override names an option
-            that the module has not.
+        ValueError: if the description names no data module of this package, or an override
+            names an option that the module has not.
     """
     options = dict(description["module"])
     target = options.pop("_target_", None)

@@ -58,7 +58,7 @@ def make_model():
             for parameter in model.parameters():
                 parameter.add_(spread * torch.randn_like(parameter))
                 if parameter.ndim == 1:
-                    parameter.add_(0.5)  # Else all units of a small layer may be off at once.
+                    parameter.add_(1.0)  # Else all units of a small layer may be off at once.
         return model
 
     return make

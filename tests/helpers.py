@@ -32,7 +32,7 @@ SMALL = {
     "decoder_dim": 8,
 }
 
-LINES = ["data.lines=24", "data.val_lines=6", "data.test_lines=6", "data.writers=6"]
+LINES = ["data.lines=24", "data.val_lines=3", "data.test_lines=6", "data.writers=6"]
 
 QUIET = [
     "logger=csv",

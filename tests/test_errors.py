@@ -68,9 +68,7 @@ def test_a_wrong_option_is_answered_by_a_sentence(
 
 
 @pytest.mark.parametrize("posterior", ["foo", "none"])
-def test_a_posterior_that_does_not_exist(
-    posterior: str, tmp_path: Path, command: Command
-) -> None:
+def test_a_posterior_that_does_not_exist(posterior: str, tmp_path: Path, command: Command) -> None:
     options = [*SMALL, "model=vrnn_gauss", f"hydra.run.dir={tmp_path}"]
     shown = command.fails("train.py", *options, f"model.posterior={posterior}")
     assert f"model.posterior={posterior} is not one of filtering, smoothing" in sentence(shown)

@@ -40,9 +40,8 @@ class Likelihood(nn.Module, ABC):
 
         Args:
             params: (*, P).
-            temperature: tau > 0; each factor of the density (weights, Gaussians, bits) is raised to 1 / tau
-                and
-                normalised again: logits are divided by tau, variances multiplied.
+            temperature: tau > 0; each factor of the density (weights, Gaussians, bits) is raised
+                to 1 / tau and normalised again: logits are divided by tau, variances multiplied.
 
         Returns:
             A distribution with batch shape (*) and event shape (D,), in float32 or better.
@@ -117,9 +116,9 @@ class PenMixture(Likelihood):
         super().__init__()
         if x_dim != 3:
             raise ValueError(
-                f"model.likelihood=PenMixture describes frames [pen, dx, dy], but those of the data have "
-                f"x.dim={x_dim} numbers; "
-                "choose a data set of pen trajectories or model.likelihood=GaussianMixture"
+                "model.likelihood=PenMixture describes frames [pen, dx, dy], but the data's have "
+                f"x.dim={x_dim} numbers; choose a data set of pen trajectories or "
+                "model.likelihood=GaussianMixture"
             )
 
         self.x_dim, self.components = x_dim, check_components(components)

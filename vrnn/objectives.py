@@ -47,7 +47,7 @@ class ELBO(nn.Module):
         self.kl_start, self.kl_steps, self.free_bits = kl_start, kl_steps, free_bits
 
     def kl_weight(self, step: int) -> float:
-        """beta at an update, a function of its number alone: a resumed run goes on where it was."""
+        """beta at an update, a function of its number alone, so that resumed runs go on."""
         if step >= self.kl_steps:
             return 1.0
         return self.kl_start + (1.0 - self.kl_start) * step / self.kl_steps

@@ -126,7 +126,10 @@ class SequenceModel(nn.Module, ABC):
             raise ValueError(
                 f"prime must be (T0, {batch}, {self.x_dim}), not {tuple(prime.shape)}"
             )
-        state = self.rnn.initial(batch) if prime is None else self.trace(prime).state
+        if prime is None or len(prime) == 0:
+            state = self.rnn.initial(batch)
+        else:
+            state = self.trace(prime).state
         scale = temperature_z**0.5
         while True:
             z, prior = self.draw_z(state, scale * torch.randn(batch, self.z_dim).to(state[0]))
