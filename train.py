@@ -33,12 +33,10 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from omegaconf import OmegaConf
 
     from callbacks.errors import check_types
-    from callbacks.memory import keep_freed_memory
     from callbacks.tracking import close_loggers, quieten_lightning
     from vrnn.module import VRNNModule
 
     quieten_lightning()
-    keep_freed_memory()
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     # The module takes particles and seed as they stand at the top.
     check_types({**plain, "_target_": "vrnn.module.VRNNModule"})

@@ -34,6 +34,7 @@ def test_a_model_comes_back_from_its_file_and_from_its_run(run: Path) -> None:
     (run / "kept.ckpt").rename(run / "checkpoints" / "best.ckpt")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_enough(run: Path, tmp_path: Path) -> None:
     """Neither the configuration nor the data is there, nor is the working directory ours."""
     copy = tmp_path / "alone.ckpt"

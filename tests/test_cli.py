@@ -106,6 +106,7 @@ def test_training_from_the_command_line(tmp_path: Path, command: Command) -> Non
     assert json.loads((tmp_path / "metrics.json").read_text())["updates"] == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path, command: Command) -> None:
     fast = ["debug=fast", "untrained=false", "test=false", f"hydra.sweep.dir={tmp_path}"]
     fails = command.fails(
