@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: train test test-slow lint clean
 
 train: $(READY)
-	$(BIN)/python train.py
+	$(BIN)/python train.py experiment=first
 
 test: $(READY)
 	$(BIN)/python -m pytest
