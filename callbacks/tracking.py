@@ -11,11 +11,30 @@ from uuid import uuid4
 
 import wandb
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["close_loggers", "quieten_lightning", "save_picture", "wandb_logger"]
+__all__ = [
+    "close_loggers",
+    "csv_logger",
+    "quieten_lightning",
+    "save_picture",
+    "wandb_logger",
+]
+
+
+def csv_logger(save_dir: str) -> CSVLogger:
+    """Creates the logger of <save_dir>/metrics.csv.
+
+    The one of an interrupted run, which Lightning would delete, is kept as metrics.1.csv and so on.
+    """
+    folder = Path(save_dir)
+    earlier = folder / "metrics.csv"
+    if earlier.exists():
+        number = 1 + len(list(folder.glob("metrics.*.csv")))
+        earlier.rename(folder / f"metrics.{number}.csv")
+    return CSVLogger(save_dir, name="", version="")
 
 
 def wandb_logger(

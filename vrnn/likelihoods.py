@@ -118,7 +118,7 @@ class PenMixture(Likelihood):
             raise ValueError(
                 "model.likelihood=PenMixture describes frames [pen, dx, dy], but the data's have "
                 f"x.dim={x_dim} numbers; choose a data set of pen trajectories or "
-                "model.likelihood=GaussianMixture"
+                "x.likelihood=vrnn.likelihoods.GaussianMixture"
             )
 
         self.x_dim, self.components = x_dim, check_components(components)

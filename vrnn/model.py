@@ -18,7 +18,7 @@ from vrnn.networks import (
     top,
 )
 from vrnn.normaliser import Normaliser
-from vrnn.sequence_model import SequenceModel, Trace, choose
+from vrnn.sequence_model import SequenceModel, Trace, check_sizes, choose
 from vrnn.unroll import ENGINES
 
 __all__ = ["RNN", "VRNN"]
@@ -68,6 +68,7 @@ class VRNN(SequenceModel):
         choose("model.prior", prior, ("learned", "standard"))
         choose("model.rnn", rnn, RECURRENCES)
         choose("model.engine", engine, ENGINES)
+        check_sizes(z_dim=z_dim, hidden=hidden, rnn_layers=rnn_layers, mlp_layers=mlp_layers)
         super().__init__(
             x_dim,
             likelihood,
@@ -165,6 +166,7 @@ class RNN(SequenceModel):
         normaliser: Normaliser | None = None,
     ) -> None:
         choose("model.rnn", rnn, RECURRENCES)
+        check_sizes(hidden=hidden, rnn_layers=rnn_layers, mlp_layers=mlp_layers)
         super().__init__(
             x_dim,
             likelihood,

@@ -12,7 +12,7 @@ from vrnn.likelihoods import Likelihood
 from vrnn.networks import MLP, Recurrence, State, linear, top
 from vrnn.normaliser import Normaliser
 
-__all__ = ["Frame", "SequenceModel", "Trace", "choose"]
+__all__ = ["Frame", "SequenceModel", "Trace", "check_sizes", "choose"]
 
 
 class Trace(NamedTuple):
@@ -186,6 +186,12 @@ def choose(key: str, value: str, options: object) -> None:
     names = sorted(options)  # type: ignore[call-overload]
     if value not in names:
         raise ValueError(f"{key}={value} is not one of {', '.join(names)}")
+
+
+def check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"model.{name} must be at least 1, not {size}")
 
 
 def check_temperatures(*temperatures: float) -> None:
