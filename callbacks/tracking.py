@@ -27,7 +27,7 @@ __all__ = [
 def csv_logger(save_dir: str) -> CSVLogger:
     """Creates the logger of <save_dir>/metrics.csv.
 
-    The one of an interrupted run, which Lightning would delete, is kept as metrics.1.csv and so on.
+    That of an interrupted run, which Lightning would delete, is kept as metrics.1.csv and so on.
     """
     folder = Path(save_dir)
     earlier = folder / "metrics.csv"

@@ -46,7 +46,7 @@ TRAIN = {
     "data.normaliser=foo": r"data.normaliser=foo is not one of coordinate, none, paper",
     "model.rnn=foo": r"model.rnn=foo is not one of gru, lstm",
     "model.hidden=wide": r"model.hidden=wide must be a number",
-    "model.z_dim=0": r"model.z_dim must be at least 1, not 0",
+    "model.hidden=0": r"model.hidden must be at least 1, not 0",
     "model.rnn_layers=0": r"model.rnn_layers must be at least 1, not 0",
     "model.likelihood.components=0": r"likelihood.components must be at least 1",
     "trainer.max_epochs=ten": r"trainer.max_epochs=ten must be a number",
