@@ -1,7 +1,7 @@
 """From sequences on disk to padded, standardised batches: what all corpora share."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader, Sampler, Subset
 from datamodules.ragged import Ragged
 
 __all__ = ["LengthBatches", "SequenceBatch", "SequenceData", "collate"]
+
+
+Floats = Sequence[float] | np.ndarray
 
 
 class SequenceBatch(NamedTuple):
@@ -80,7 +83,10 @@ class SequenceData(LightningDataModule):
             if len(sequences) == 0:
                 raise ValueError(f"data={self.name}: the {split} split is empty")
         self.splits = splits
-        shift, scale = self.statistics(splits["train"])
+        self.standardise_with(*self.statistics(splits["train"]))
+
+    def standardise_with(self, shift: Floats, scale: Floats) -> None:
+        """Takes over the normaliser of a trained model, (D,) each, in place of the split's own."""
         self.shift, self.scale = np.asarray(shift, np.float64), np.asarray(scale, np.float64)
 
     def statistics(self, train: Ragged) -> tuple[np.ndarray, np.ndarray]:

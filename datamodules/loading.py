@@ -51,4 +51,5 @@ def load_data(description: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
     data = found(**{**options, **changes})
     data.prepare_data()
     data.setup()
+    data.standardise_with(description["shift"], description["scale"])
     return data

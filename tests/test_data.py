@@ -6,6 +6,7 @@ import torch
 from helpers import build, configure
 
 from datamodules.base import LengthBatches, SequenceData, collate, moments
+from datamodules.loading import load_data
 from datamodules.ragged import Ragged
 from vrnn.evaluation import score
 from vrnn.metrics import Scores
@@ -211,3 +212,11 @@ def test_training_noise_differs_between_updates_and_ranks(
     for other in (noise(1, 0), noise(0, 1), noise(0, 0, seed=1)):
         assert abs(torch.corrcoef(torch.stack([first.ravel(), other.ravel()]))[0, 1]) < 0.1
     assert abs(float(first.std()) - 1) < 0.1
+
+
+def test_a_trained_model_brings_its_own_normaliser(tmp_path: Path) -> None:
+    data, module = build(configure(tmp_path, "data.normaliser=coordinate"))
+    elsewhere = load_data(module.hparams["data"], ["data.corpus_seed=7"])
+    assert elsewhere.splits["train"].values.shape != data.splits["train"].values.shape
+    np.testing.assert_array_equal(elsewhere.shift, data.shift)
+    np.testing.assert_array_equal(elsewhere.scale, data.scale)
