@@ -51,7 +51,7 @@ def main() -> None:
 
 def generate(args: argparse.Namespace) -> list[Path]:
     """Generates and writes sequences; returns the files."""
-    from callbacks.samples import write_samples
+    from callbacks.samples import generate_raw, write_samples
     from datamodules.loading import load_data
     from vrnn.checkpoint import find_checkpoint, load_module
 
@@ -67,16 +67,16 @@ def generate(args: argparse.Namespace) -> list[Path]:
     if args.prime:
         data = load_data(module.hparams["data"], args.overrides)
         prime = data.beginnings("test", args.n, args.prime)
-    files = write_samples(
+    sequences = generate_raw(
         module,
-        out,
-        n=args.n,
-        seed=args.seed,
+        args.n,
+        args.seed,
         steps=args.steps,
         prime=prime,
         temperature_z=args.temperature_z,
         temperature_x=args.temperature_x,
     )
+    files = write_samples(sequences, module.hparams["data"], out)
     for file in files:
         print(file)
     return files

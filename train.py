@@ -98,7 +98,7 @@ def conclude(
     """Writes metrics.json and samples, and prints the scores and where to look next."""
     from rich.console import Console
 
-    from callbacks.samples import write_samples
+    from callbacks.samples import generate_raw, write_samples
     from callbacks.tables import scores_tables
 
     folder = Path(cfg.output_dir)
@@ -110,7 +110,8 @@ def conclude(
     }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
     if not trainer.fast_dev_run:
-        write_samples(module, folder / "samples", n=8, seed=cfg.seed)
+        sequences = generate_raw(module, n=8, seed=cfg.seed)
+        write_samples(sequences, module.hparams["data"], folder / "samples")
 
     spaces = list(module.hparams["data"]["log_scales"])
     splits = [split for split in ("untrained", "val", "test") if f"{split}/elbo" in figures]

@@ -3,16 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from callbacks.drawing import draw_columns
+from callbacks.samples import generate_raw
 from callbacks.tracking import save_picture
 from datamodules.base import SequenceData
 
-__all__ = ["Pictures", "generate_raw", "typical_steps"]
+__all__ = ["Pictures"]
 
 
 class Pictures(Callback):
@@ -49,30 +48,3 @@ class Pictures(Callback):
         save_picture(
             trainer, figure, self.folder, "samples/lines", f"epoch_{trainer.current_epoch:03d}"
         )
-
-
-def typical_steps(description: dict[str, dict[str, int]]) -> int:
-    """The mean length of a training sequence, in frames."""
-    return round(description["steps"]["train"] / description["sequences"]["train"])
-
-
-def generate_raw(
-    module: LightningModule,
-    n: int,
-    seed: int,
-    steps: int | None = None,
-    prime: Tensor | None = None,
-    temperature_z: float = 1.0,
-    temperature_x: float = 1.0,
-) -> list[np.ndarray]:
-    """Generates n sequences (T, D) in raw units, of typical length unless `steps` says otherwise.
-
-    Args:
-        prime: standardised beginnings (T0, n, D), which the sequences then start with.
-    """
-    model = module.model
-    steps = steps or typical_steps(module.hparams["data"])
-    x = model.generate(steps, n, prime, temperature_z, temperature_x, seed=seed)
-    if prime is not None:
-        x = torch.cat([prime.to(x), x])
-    return list(model.normaliser.raw(x).transpose(0, 1).cpu().numpy())

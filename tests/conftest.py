@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import Command
 
 from vrnn import RNN, VRNN
 from vrnn.likelihoods import Bernoulli, GaussianMixture, PenMixture
@@ -69,3 +70,8 @@ def any_model(request, make_model):
     """Each kind of model in turn, frames of three numbers."""
     kind, likelihood, options = MODELS[request.param]
     return make_model(kind, likelihood, **options)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capfd)

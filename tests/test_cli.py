@@ -15,11 +15,6 @@ SMALL = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=f
 SMALL += ["data.lines=4", "data.val_lines=2", "data.test_lines=2", "model.hidden=8"]
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capfd)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")

@@ -13,11 +13,6 @@ SMALL = ["logger=csv", "trainer.accelerator=cpu", "debug=fast", "data.lines=2"]
 SMALL += ["data.val_lines=1", "data.test_lines=1", "model=rnn_gauss", "model.hidden=8"]
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capfd)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")

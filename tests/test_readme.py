@@ -24,11 +24,6 @@ SMALL += ["trainer.max_epochs=1", "model.hidden=8", "particles=2", "data.max_ste
 SMALL += ["untrained=false", "callbacks.pictures=null"]
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capfd)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
