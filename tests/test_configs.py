@@ -69,7 +69,8 @@ def test_every_experiment_trains_a_batch(experiment: str, iam: Path, tmp_path: P
     name = {"IAM": "iam", "SyntheticHandwriting": "synthetic_handwriting"}[
         data._target_.rpartition(".")[2]
     ]
-    train.run(configure(tmp_path, *choices, *tiny(name, iam), lines=False))
+    figures = train.run(configure(tmp_path, *choices, *tiny(name, iam), lines=False))
+    assert figures["updates"] == 1
 
 
 def test_there_are_configurations_of_every_sort() -> None:

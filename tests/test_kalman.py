@@ -124,7 +124,8 @@ class Linear(Recurrence):
         return (wx + uh,)
 
     def sequence(self, x, state):
-        raise NotImplementedError
+        states = [state := self.step(x_t, state) for x_t in x]
+        return torch.stack([h[-1] for (h,) in states]), state
 
 
 class Future(Linear):
