@@ -27,6 +27,9 @@ class SequenceBatch(NamedTuple):
     """(T, B) bool, True on a sequence's own steps."""
     ids: Tensor
     """(B,) int64, each sequence's number in its split."""
+    continues: Tensor | None = None
+    """(B,) bool, True where a row goes on from the same row of the batch before it, in the state
+    that ended in; None where every row is a sequence of its own."""
 
 
 class SequenceData(LightningDataModule):

@@ -156,8 +156,7 @@ def test_resuming_where_there_is_nothing_starts_afresh(
 def gradients(module: VRNNModule, batch: Any) -> dict[str, torch.Tensor]:
     """Of the loss per time step, by hand."""
     module = copy.deepcopy(module)
-    noise = module.training_noise(batch, 0)
-    terms = module.objective(module.model, batch.x, batch.mask, noise, 0)
+    terms = module.objective(module.model, batch.x, batch.mask, module.training_rng(0), 0)
     (terms.loss / batch.mask.sum()).backward()
     return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
@@ -256,16 +255,26 @@ def test_only_the_bad_batch_is_skipped(tmp_path: Path) -> None:
 def test_reported_figures_ignore_warm_up_and_free_bits(tmp_path: Path) -> None:
     data, module = build(configure(tmp_path))
     batch = next(iter(data.train_dataloader()))
-    noise = module.training_noise(batch, 0)
-    plain, warm, free = (
-        objective(module.model, batch.x, batch.mask, noise, 10)
-        for objective in (ELBO(), ELBO(kl_start=0.1, kl_steps=100), ELBO(free_bits=3.0))
+    objectives = (
+        ELBO(),
+        ELBO(kl_start=0.1, kl_steps=100),
+        ELBO(kl_start=0.1, kl_steps=100, kl_schedule="cosine"),
+        ELBO(free_bits=3.0),
+        ELBO(free_bits=0.75, free_bits_per="dimension"),
+    )
+    plain, warm, cosine, free, each = (
+        objective(module.model, batch.x, batch.mask, module.training_rng(0), 10)
+        for objective in objectives
     )
     steps = batch.mask.sum()
-    for other in (warm, free):
-        assert torch.equal(other.log_likelihood, plain.log_likelihood)
+    for other in (warm, cosine, free, each):
+        assert torch.equal(other.bound, plain.bound)
         assert torch.equal(other.kl, plain.kl)
-    torch.testing.assert_close(plain.loss, plain.kl - plain.log_likelihood)
-    torch.testing.assert_close(warm.loss, 0.19 * plain.kl - plain.log_likelihood)
+    torch.testing.assert_close(plain.loss, -plain.bound)
+    torch.testing.assert_close(warm.loss, -plain.bound - 0.81 * plain.kl)
+    beta = 0.1 + 0.9 * (1 - math.cos(0.1 * math.pi)) / 2
+    torch.testing.assert_close(cosine.loss, -plain.bound - (1 - beta) * plain.kl)
     assert plain.kl / steps < 3.0, "or the free bits would not matter"
     assert free.loss > plain.loss and free.loss <= 3.0 * steps + plain.loss
+    # The model has four latent dimensions, none of which reaches 0.75 nats.
+    torch.testing.assert_close(each.loss, -plain.bound - plain.kl + 3.0 * steps)

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.distributions import kl_divergence
 
+from vrnn.distributions import per_dimension
 from vrnn.evaluation import sequence_noise
 from vrnn.sequence_model import SequenceModel
 
@@ -41,9 +42,3 @@ def latent_use(
         return None
     kl = kl_divergence(per_dimension(trace.posterior), per_dimension(trace.prior))[mask]
     return LatentUse(kl.mean(0), trace.posterior.mean[mask].var(0) > ACTIVE_VARIANCE)
-
-
-def per_dimension(gaussian: Distribution) -> Normal:
-    """The Normal over single dimensions, batch (T, B, Z), of a diagonal Gaussian."""
-    assert isinstance(gaussian, Independent) and isinstance(gaussian.base_dist, Normal)
-    return gaussian.base_dist

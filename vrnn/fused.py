@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from vrnn.networks import GRU, LSTM, Recurrence, positive
 
-__all__ = ["UPDATES", "Add", "Load", "Product", "ReLU", "Sample", "Slot", "Start", "Tape"]
+__all__ = ["UPDATES", "Load", "Product", "ReLU", "Sample", "Slot", "Start", "Tape"]
 
 aten = torch.ops.aten
 
@@ -86,19 +86,6 @@ class Load(Operation):
 
     def gradient(self) -> Tensor:
         return self.y.grads.sum((0, 1)) if self.constant else self.y.grads
-
-
-class Add(Operation):
-    """y_t += x. Shapes: x (N,)."""
-
-    def __init__(self, x: Tensor, y: Slot) -> None:
-        self.given, self.y, self.x = x, y, x.detach()
-
-    def forward(self, t: int) -> None:
-        self.y.at[t].add_(self.x)
-
-    def gradient(self) -> Tensor:
-        return self.y.grads.sum((0, 1))
 
 
 class Product(Operation):

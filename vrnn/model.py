@@ -2,15 +2,15 @@
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution
 
 from vrnn.cell import VRNNCell
+from vrnn.distributions import gaussian
 from vrnn.likelihoods import Likelihood
 from vrnn.networks import (
     GRU,
     LSTM,
     MLP,
-    Gaussian,
     GaussianNet,
     Recurrence,
     StandardNormal,
@@ -36,9 +36,12 @@ class VRNN(SequenceModel):
         likelihood: output distribution over a frame.
         posterior: "filtering", q(z_t | x_{<=t}, z_{<t}), as published, or "smoothing", q(z_t |
             x_{<=T}, z_{<t}), which has the form of the exact posterior.
+        residual: the encoder's mean is added to that of the prior.
         prior: "learned", from h_{t-1}, or "standard", N(0, I) at every step (VRNN-I).
         rnn: "lstm" or "gru".
         rnn_layers: number of recurrent layers.
+        forecast: have z_t and h_{t-1} predict b_t, for the auxiliary cost of Z-Forcing
+            (`vrnn.objectives.ELBO`); with the smoothing posterior only.
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
         engine: which implementation of the loop over time, "fast" or "plain" (`vrnn.unroll`).
@@ -52,6 +55,7 @@ class VRNN(SequenceModel):
         hidden: int,
         likelihood: Likelihood,
         posterior: str = "filtering",
+        residual: bool = False,
         prior: str = "learned",
         rnn: str = "lstm",
         rnn_layers: int = 1,
@@ -61,6 +65,7 @@ class VRNN(SequenceModel):
         encoder_dim: int = 64,
         prior_dim: int = 64,
         decoder_dim: int = 64,
+        forecast: bool = False,
         engine: str = "fast",
         normaliser: Normaliser | None = None,
     ) -> None:
@@ -68,6 +73,10 @@ class VRNN(SequenceModel):
         choose("model.prior", prior, ("learned", "standard"))
         choose("model.rnn", rnn, RECURRENCES)
         choose("model.engine", engine, ENGINES)
+        if forecast and posterior != "smoothing":
+            raise ValueError(
+                f"model.forecast=true needs model.posterior=smoothing, not {posterior}"
+            )
         check_sizes(z_dim=z_dim, hidden=hidden, rnn_layers=rnn_layers, mlp_layers=mlp_layers)
         super().__init__(
             x_dim,
@@ -93,6 +102,10 @@ class VRNN(SequenceModel):
             encoder=GaussianNet(u_dim + hidden, encoder_dim, mlp_layers, z_dim),
             phi_z=MLP(z_dim, phi_z_dim, mlp_layers),
             rnn=recurrence(phi_x_dim + phi_z_dim, hidden, rnn_layers),
+            residual=residual,
+        )
+        self.forecaster = (
+            GaussianNet(phi_z_dim + hidden, decoder_dim, mlp_layers, hidden) if forecast else None
         )
 
     @property
@@ -107,12 +120,7 @@ class VRNN(SequenceModel):
         noise: Tensor | None = None,
     ) -> Trace:
         mask = self.check(x, mask)
-        phi_x = self.phi_x(x)
-        u = (
-            phi_x
-            if self.backward_rnn is None
-            else summarise_future(self.backward_rnn, phi_x, mask)
-        )
+        phi_x, u = self.observe(x, mask)
         if state is None:
             state = self.rnn.initial(x.shape[1])
         if noise is None:
@@ -120,16 +128,29 @@ class VRNN(SequenceModel):
 
         steps = ENGINES[self.engine](self.cell, phi_x, u, state, noise)
         return Trace(
-            posterior=gaussian((steps.mean, steps.std)),
-            prior=gaussian(self.cell.prior(steps.h)),
+            posterior=gaussian(steps.mean, steps.std),
+            prior=gaussian(*self.cell.prior(steps.h)),
             likelihood=self.likelihood(self.decode_features(steps.phi_z, steps.h)),
             z=steps.z,
             state=steps.state,
+            forecast=(
+                gaussian(*self.forecaster(torch.cat([steps.phi_z, steps.h], dim=-1)))
+                if self.forecaster is not None
+                else None
+            ),
+            future=u.detach() if self.forecaster is not None else None,
         )
+
+    def observe(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the cell sees of whole sequences, phi_x (T, B, X) and u (T, B, U)."""
+        phi_x = self.phi_x(x)
+        if self.backward_rnn is None:
+            return phi_x, phi_x
+        return phi_x, summarise_future(self.backward_rnn, phi_x, mask)
 
     def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
         mean, std = self.cell.prior(top(state))
-        return mean + std * noise, gaussian((mean, std))
+        return mean + std * noise, gaussian(mean, std)
 
     def decode(self, z: Tensor, h: Tensor) -> Tensor:
         return self.decode_features(self.cell.phi_z(z), h)
@@ -203,11 +224,6 @@ class RNN(SequenceModel):
 
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
         return self.rnn.step(self.phi_x(x), state)
-
-
-def gaussian(parameters: Gaussian) -> Distribution:
-    mean, std = parameters
-    return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
 
 
 def summarise_future(rnn: Recurrence, phi_x: Tensor, mask: Tensor) -> Tensor:

@@ -28,6 +28,11 @@ class Trace(NamedTuple):
     """(T, B, Z), one draw from the posterior; Z = 0 without latent variables."""
     state: State
     """State after step T; of no meaning for rows that ended before."""
+    forecast: Distribution | None = None
+    """p(b_t | z_t, h_{t-1}), batch (T, B), of a model that forecasts what inference sees of the
+    future, b_t."""
+    future: Tensor | None = None
+    """b_t, (T, B, U), without gradient."""
 
 
 class Frame(NamedTuple):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vrnn.cell import VRNNCell
-from vrnn.fused import UPDATES, Add, Load, Product, ReLU, Sample, Slot, Start, Tape
+from vrnn.fused import UPDATES, Load, Product, ReLU, Sample, Slot, Start, Tape
 from vrnn.networks import MLP, GaussianNet, State, at_least_float32, positive, top
 
 __all__ = ["ENGINES", "Unrolled", "unroll_fast", "unroll_plain", "unroll_split"]
@@ -131,10 +131,18 @@ def unroll_fused(
     for linear in encoder:
         hidden = dense(tape, hidden, linear)
         tape.add(ReLU(hidden))
-    out = dense(tape, hidden, cell.encoder.out)
-    if cell.residual and isinstance(cell.prior, GaussianNet):
-        add_prior_mean(tape, h[:-1], cell.prior, out)
-    z = tape.slot(noise.shape[-1], output=True)
+    prior = cell.prior if cell.residual and isinstance(cell.prior, GaussianNet) else None
+    Z, bias = noise.shape[-1], cell.encoder.out.bias
+    if prior is not None:
+        bias = bias + F.pad(prior.out.bias[:Z], (0, Z))
+    out = dense(tape, hidden, cell.encoder.out, bias)
+    if prior is not None:
+        hidden = h[:-1]
+        for linear in dense_layers(prior.hidden):
+            hidden = dense(tape, hidden, linear)
+            tape.add(ReLU(hidden))
+        tape.add(Product(hidden, prior.out.weight[:Z], out[..., :Z]))
+    z = tape.slot(Z, output=True)
     tape.add(Sample(out, noise, z))
 
     *phi_z, last = dense_layers(cell.phi_z)
@@ -161,21 +169,10 @@ def dense_layers(mlp: MLP) -> list[nn.Linear]:
     return [layer for layer in mlp if isinstance(layer, nn.Linear)]
 
 
-def dense(tape: Tape, x: Slot, linear: nn.Linear) -> Slot:
+def dense(tape: Tape, x: Slot, linear: nn.Linear, bias: Tensor | None = None) -> Slot:
     y = tape.slot(linear.out_features, output=True)
-    tape.add(Load(linear.bias, y), Product(x, linear.weight, y))
+    tape.add(Load(linear.bias if bias is None else bias, y), Product(x, linear.weight, y))
     return y
-
-
-def add_prior_mean(tape: Tape, h: Slot, prior: GaussianNet, out: Slot) -> None:
-    """Adds the prior's mean to the first half of `out`."""
-    mean = out[..., : out.values.shape[-1] // 2]
-    hidden = h
-    for linear in dense_layers(prior.hidden):
-        hidden = dense(tape, hidden, linear)
-        tape.add(ReLU(hidden))
-    width = mean.values.shape[-1]
-    tape.add(Add(prior.out.bias[:width], mean), Product(hidden, prior.out.weight[:width], mean))
 
 
 ENGINES: dict[str, Callable[..., Unrolled]] = {"fast": unroll_fast, "plain": unroll_plain}
