@@ -13,6 +13,7 @@ LATENT = {
     "iwae": "IWAE-{k}",
     "fivo": "FIVO-{k}",
     "paper": "paper-{k}*",
+    "open_loop": "open loop",
     "kl": "KL",
 }
 EXACT = {"elbo": "log p(x)"}

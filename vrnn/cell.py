@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vrnn.networks import MLP, GaussianNet, Recurrence, StandardNormal, State, top
+from vrnn.networks import MLP, Gaussian, GaussianNet, Recurrence, StandardNormal, State, top
 
 __all__ = ["Step", "VRNNCell"]
 
@@ -64,12 +64,16 @@ class VRNNCell(nn.Module):
         """h_t = f(phi_x(x_t), phi_z(z_t), h_{t-1}), the same in training and in generation."""
         return self.rnn.step(torch.cat([phi_x, phi_z], dim=-1), state)
 
-    def step(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Step:
-        """Infers z_t and advances. Shapes: phi_x (B, X), u (B, U), noise ~ N(0, I) (B, Z)."""
-        h = top(state)
+    def infer(self, u: Tensor, h: Tensor) -> Gaussian:
+        """The posterior of z_t. Shapes: u (B, U), h (B, H) -> mean (B, Z), std (B, Z)."""
         mean, std = self.encoder(torch.cat([u, h], dim=-1))
         if self.residual:
             mean = mean + self.prior(h)[0]
+        return mean, std
+
+    def step(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Step:
+        """Infers z_t and advances. Shapes: phi_x (B, X), u (B, U), noise ~ N(0, I) (B, Z)."""
+        mean, std = self.infer(u, top(state))
         z = mean + std * noise
         phi_z = self.phi_z(z)
         return Step(z, mean, std, phi_z, self.advance(phi_x, phi_z, state))

@@ -19,7 +19,7 @@ from vrnn.networks import (
 )
 from vrnn.normaliser import Normaliser
 from vrnn.sequence_model import SequenceModel, Trace, check_sizes, choose
-from vrnn.unroll import ENGINES
+from vrnn.unroll import ENGINES, Unrolled
 
 __all__ = ["RNN", "VRNN"]
 
@@ -126,7 +126,34 @@ class VRNN(SequenceModel):
         if noise is None:
             noise = torch.randn(*x.shape[:2], self.z_dim, device=x.device, dtype=x.dtype)
 
-        steps = ENGINES[self.engine](self.cell, phi_x, u, state, noise)
+        return self.densities(ENGINES[self.engine](self.cell, phi_x, u, state, noise), u)
+
+    def open_loop(self, x: Tensor, mask: Tensor, noise: Tensor) -> Trace:
+        r"""As `trace`, of the model left to itself: the recurrence reads the mean of the output
+        distribution in place of x_t.
+
+        .. math:: h_t = f(\phi_x(\hat x_t), \phi_z(z_t), h_{t-1}), \quad \hat x_t = E[x_t | z_t,
+            h_{t-1}]
+
+        So h is a function of z alone, which has to carry all there is to know of the past, and
+        the ELBO of this trace bounds the likelihood of that other model. Inference sees x.
+        """
+        _, u = self.observe(x, self.check(x, mask))
+        state = self.rnn.initial(x.shape[1])
+        rows = []
+        for u_t, noise_t in zip(u, noise, strict=True):
+            h = top(state)
+            mean, std = self.cell.infer(u_t, h)
+            z = mean + std * noise_t
+            phi_z = self.cell.phi_z(z)
+            rows.append((z, mean, std, phi_z, h))
+            mean_x = self.likelihood(self.decode_features(phi_z, h)).mean
+            state = self.cell.advance(self.phi_x(mean_x), phi_z, state)
+        z, mean, std, phi_z, h = map(torch.stack, zip(*rows, strict=True))
+        return self.densities(Unrolled(z, mean, std, phi_z, h, state), u)
+
+    def densities(self, steps: Unrolled, u: Tensor) -> Trace:
+        """What does not feed the recurrence, for all t at once."""
         return Trace(
             posterior=gaussian(steps.mean, steps.std),
             prior=gaussian(*self.cell.prior(steps.h)),
