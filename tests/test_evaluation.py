@@ -320,9 +320,9 @@ def test_overlap_is_the_integral_of_the_geometric_mean():
     q, p = Normal(torch.tensor([0.3, 1.0]), torch.tensor([0.5, 2.0])), Normal(-0.4, 1.1)
     for i in range(2):
 
-        def density(z, one=Normal(q.mean[i], q.stddev[i])):
-            z = torch.tensor(z)
-            return math.exp(0.5 * float(one.log_prob(z) + p.log_prob(z)))
+        def density(z, i=i):
+            log_q = Normal(q.mean[i], q.stddev[i]).log_prob(torch.tensor(z))
+            return math.exp(0.5 * float(log_q + p.log_prob(torch.tensor(z))))
 
         value, _ = integrate.quad(density, -30, 30)
         assert overlap(q, p)[i].item() == pytest.approx(value, rel=1e-6)
