@@ -128,6 +128,13 @@ class SequenceData(LightningDataModule):
                 )
         return shift, scale
 
+    def means(self) -> list[float] | None:
+        """How often each coordinate of binary frames is set in the training split, (D,)."""
+        if self.kind != "binary":
+            return None
+        mean: np.ndarray = moments(self.splits["train"])[0]
+        return mean.tolist()
+
     def description(self) -> dict[str, Any]:
         """What a model must know of its data, in plain containers; stored in every checkpoint."""
         log_scales = {"standardised": float(np.log(self.scale).sum()), "raw": 0.0}
@@ -140,6 +147,7 @@ class SequenceData(LightningDataModule):
             "rate": self.rate,
             "shift": self.shift.tolist(),
             "scale": self.scale.tolist(),
+            "means": self.means(),
             "log_scales": log_scales,
             "sequences": {split: len(sequences) for split, sequences in self.splits.items()},
             "steps": {

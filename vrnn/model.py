@@ -1,5 +1,7 @@
 """The VRNN, and its counterpart without latent variables."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -45,7 +47,7 @@ class VRNN(SequenceModel):
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
         engine: which implementation of the loop over time, "fast" or "plain" (`vrnn.unroll`).
-        normaliser: standardises raw frames; None leaves them as they are.
+        centre, normaliser, means: of `SequenceModel`.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class VRNN(SequenceModel):
         decoder_dim: int = 64,
         forecast: bool = False,
         engine: str = "fast",
+        centre: bool = False,
         normaliser: Normaliser | None = None,
+        means: Sequence[float] | None = None,
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
         choose("model.prior", prior, ("learned", "standard"))
@@ -82,6 +86,8 @@ class VRNN(SequenceModel):
             x_dim,
             likelihood,
             normaliser,
+            means,
+            centre,
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
             decoder=MLP(phi_z_dim + hidden, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
@@ -148,7 +154,7 @@ class VRNN(SequenceModel):
             phi_z = self.cell.phi_z(z)
             rows.append((z, mean, std, phi_z, h))
             mean_x = self.likelihood(self.decode_features(phi_z, h)).mean
-            state = self.cell.advance(self.phi_x(mean_x), phi_z, state)
+            state = self.cell.advance(self.features(mean_x), phi_z, state)
         z, mean, std, phi_z, h = map(torch.stack, zip(*rows, strict=True))
         return self.densities(Unrolled(z, mean, std, phi_z, h, state), u)
 
@@ -170,7 +176,7 @@ class VRNN(SequenceModel):
 
     def observe(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """What the cell sees of whole sequences, phi_x (T, B, X) and u (T, B, U)."""
-        phi_x = self.phi_x(x)
+        phi_x = self.features(x)
         if self.backward_rnn is None:
             return phi_x, phi_x
         return phi_x, summarise_future(self.backward_rnn, phi_x, mask)
@@ -188,7 +194,7 @@ class VRNN(SequenceModel):
         return params
 
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
-        return self.cell.advance(self.phi_x(x), self.cell.phi_z(z), state)
+        return self.cell.advance(self.features(x), self.cell.phi_z(z), state)
 
 
 class RNN(SequenceModel):
@@ -211,7 +217,9 @@ class RNN(SequenceModel):
         mlp_layers: int = 1,
         phi_x_dim: int = 64,
         decoder_dim: int = 64,
+        centre: bool = False,
         normaliser: Normaliser | None = None,
+        means: Sequence[float] | None = None,
     ) -> None:
         choose("model.rnn", rnn, RECURRENCES)
         check_sizes(hidden=hidden, rnn_layers=rnn_layers, mlp_layers=mlp_layers)
@@ -219,6 +227,8 @@ class RNN(SequenceModel):
             x_dim,
             likelihood,
             normaliser,
+            means,
+            centre,
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
             decoder=MLP(hidden, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
@@ -237,7 +247,7 @@ class RNN(SequenceModel):
         self.check(x, mask)
         if state is None:
             state = self.rnn.initial(x.shape[1])
-        h, last = self.rnn.sequence(self.phi_x(x), state)
+        h, last = self.rnn.sequence(self.features(x), state)
         seen = torch.cat([top(state)[None], h[:-1]])
         z = x.new_zeros(*x.shape[:2], 0)
         return Trace(None, None, self.likelihood(self.decode(z, seen)), z, last)
@@ -250,7 +260,7 @@ class RNN(SequenceModel):
         return params
 
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
-        return self.rnn.step(self.phi_x(x), state)
+        return self.rnn.step(self.features(x), state)
 
 
 def summarise_future(rnn: Recurrence, phi_x: Tensor, mask: Tensor) -> Tensor:

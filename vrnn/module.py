@@ -52,7 +52,7 @@ class VRNNModule(LightningModule):
         self.save_hyperparameters()
 
         normaliser = Normaliser(data["shift"], data["scale"])
-        self.model = instantiate(model, normaliser=normaliser)
+        self.model = instantiate(model, normaliser=normaliser, means=data.get("means"))
         self.objective = instantiate(objective)
         self.optim, self.particles, self.seed = optim, particles, seed
         self.figures: dict[str, float] = {}
