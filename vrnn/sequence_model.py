@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vrnn.likelihoods import Likelihood
-from vrnn.networks import MLP, Recurrence, State, linear, top
+from vrnn.networks import MLP, State, linear, top
 from vrnn.normaliser import Normaliser
 
 __all__ = ["Frame", "SequenceModel", "Trace", "check_sizes", "choose"]
@@ -49,7 +49,7 @@ class Frame(NamedTuple):
 
 
 class SequenceModel(nn.Module, ABC):
-    """What VRNN and RNN share: phi_x, decoder, generation, and the normaliser stored with them."""
+    """What all models share: phi_x, decoder, generation, and the normaliser stored with them."""
 
     def __init__(
         self,
@@ -77,7 +77,6 @@ class SequenceModel(nn.Module, ABC):
             self.out.bias.copy_(likelihood.bias())
 
     z_dim: int
-    rnn: Recurrence
 
     @abstractmethod
     def trace(
@@ -96,6 +95,10 @@ class SequenceModel(nn.Module, ABC):
             state: where the recurrence starts; None for h_0 = 0.
             noise: standard normal noise behind the draws of z, (T, B, Z); None to draw it here.
         """
+
+    @abstractmethod
+    def initial(self, batch: int) -> State:
+        """The state before the first step."""
 
     @abstractmethod
     def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
@@ -132,7 +135,7 @@ class SequenceModel(nn.Module, ABC):
                 f"prime must be (T0, {batch}, {self.x_dim}), not {tuple(prime.shape)}"
             )
         if prime is None or len(prime) == 0:
-            state = self.rnn.initial(batch)
+            state = self.initial(batch)
         else:
             state = self.trace(prime).state
         scale = temperature_z**0.5
