@@ -47,6 +47,7 @@ class SequenceData(LightningDataModule):
         carry: training windows go on where the batch before ended, in its state, which starts
             anew after this many updates (`datamodules.streams`); None starts every window at
             h_0 = 0.
+        centre: the models' phi_x sees frames minus their mean; of binary data only.
         num_workers: processes that load batches.
         seed: of the order of the batches.
     """
@@ -66,6 +67,7 @@ class SequenceData(LightningDataModule):
         max_steps: int | None = None,
         window: int | None = None,
         carry: int | None = None,
+        centre: bool = False,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -82,7 +84,7 @@ class SequenceData(LightningDataModule):
 
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.normaliser, self.max_steps = normaliser, max_steps
-        self.window, self.carry = window, carry
+        self.window, self.carry, self.centre = window, carry, centre
         self.num_workers, self.seed = num_workers, seed
         self.splits: dict[str, Ragged] = {}
 
@@ -148,6 +150,7 @@ class SequenceData(LightningDataModule):
             "shift": self.shift.tolist(),
             "scale": self.scale.tolist(),
             "means": self.means(),
+            "centre": self.centre,
             "log_scales": log_scales,
             "sequences": {split: len(sequences) for split, sequences in self.splits.items()},
             "steps": {

@@ -9,7 +9,7 @@ from torch.distributions import Normal, kl_divergence
 from vrnn.bounds import masked
 from vrnn.distributions import per_dimension
 from vrnn.evaluation import sequence_noise, sequence_uniform
-from vrnn.model import VRNN
+from vrnn.latent_model import LatentModel
 from vrnn.particle_filter import effective_sample_size, particle_filter
 from vrnn.sequence_model import SequenceModel
 
@@ -57,7 +57,7 @@ def latent_use(
     """
     noise = sequence_noise(ids, mask, model.z_dim, range(particles), seed, x.dtype)
     trace = model.trace(x, mask, noise=noise[:, : len(ids)])
-    if trace.posterior is None or trace.prior is None or not isinstance(model, VRNN):
+    if trace.posterior is None or trace.prior is None or not isinstance(model, LatentModel):
         return None
     q, p = per_dimension(trace.posterior), per_dimension(trace.prior)
     kl = kl_divergence(q, p)

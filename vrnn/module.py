@@ -51,8 +51,10 @@ class VRNNModule(LightningModule):
             raise ValueError(f"particles must be at least 1, not {particles}")
         self.save_hyperparameters()
 
-        normaliser = Normaliser(data["shift"], data["scale"])
-        self.model = instantiate(model, normaliser=normaliser, means=data.get("means"))
+        normaliser = Normaliser(
+            data["shift"], data["scale"], data.get("means"), data.get("centre", False)
+        )
+        self.model = instantiate(model, normaliser=normaliser)
         self.objective = instantiate(objective)
         self.optim, self.particles, self.seed = optim, particles, seed
         self.figures: dict[str, float] = {}
