@@ -141,8 +141,8 @@ def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") ->
     if data.kind not in likelihood.kinds:
         raise ValueError(
             f"model.likelihood={type(likelihood).__name__} describes "
-            f"{' or '.join(likelihood.kinds)} frames, but data={data.name} gives {data.kind} ones; "
-            f"{cfg.x.likelihood} would fit"
+            f"{' or '.join(likelihood.kinds)} frames, but data={data.name} gives {data.kind} "
+            f"ones; {cfg.x.likelihood} would fit"
         )
 
 

@@ -43,10 +43,11 @@ def draw_audio(ax: Axes, x: np.ndarray, rate: float) -> None:
     ax.axis("off")
     wave = ax.inset_axes((0, 0.7, 1, 0.3))
     draw_signal(wave, x, rate)
-    wave.set_xticks([])
+    wave.tick_params(bottom=False, labelbottom=False)
+    wave.set_rasterized(True)  # In an SVG every sample would be a point.
 
-    window = min(round(0.02 * rate), len(samples))
-    f, t, z = stft(samples, rate, nperseg=window, noverlap=window - -(-window // 4))
+    window = min(max(round(0.02 * rate), 16), len(samples))
+    z = stft(samples, rate, nperseg=window, noverlap=window - -(-window // 4))[2]
     loudest = max(np.abs(z).max(), 1e-12)
     spectrum = ax.inset_axes((0, 0, 1, 0.68), sharex=wave)
     spectrum.imshow(
@@ -54,7 +55,7 @@ def draw_audio(ax: Axes, x: np.ndarray, rate: float) -> None:
         origin="lower",
         aspect="auto",
         cmap="magma",
-        extent=(0, len(samples) / rate, 0, f[-1] / 1000),
+        extent=(0, len(samples) / rate, 0, rate / 2000),
     )
     spectrum.tick_params(labelsize=6)
     spectrum.set_ylabel("kHz", fontsize=6)

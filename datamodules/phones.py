@@ -131,8 +131,8 @@ def phones() -> dict[str, np.ndarray]:
     """Reads the table.
 
     Returns:
-        For each phone its stretches, (n, 9): duration in ms, F1, F2, F3 in Hz, amplitudes of voice,
-        breath and hiss relative to a vowel's, centre and width of the hiss in Hz.
+        For each phone its stretches, (n, 9): duration in ms, F1, F2, F3 in Hz, amplitudes of
+        voice, breath and hiss relative to a vowel's, centre and width of the hiss in Hz.
     """
     rows: dict[str, list[list[float]]] = {}
     for line in TABLE.split("\n")[2:]:

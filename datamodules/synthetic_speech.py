@@ -62,9 +62,7 @@ def utterance(seed: int, index: int, speakers: int) -> Utterance:
     sounds = [PAUSE, *said, PAUSE]
     tracks = articulate(sounds, voice, rng)
     ends = tracks.ends * (RATE // CONTROL)
-    return Utterance(
-        sound(tracks, voice, rng), " ".join(words), sounds, ends, speaker, voice
-    )
+    return Utterance(sound(tracks, voice, rng), " ".join(words), sounds, ends, speaker, voice)
 
 
 class SyntheticSpeech(SequenceData):
@@ -114,7 +112,7 @@ class SyntheticSpeech(SequenceData):
         seed = 3 * self.corpus_seed + list(self.counts).index(split)
         numbers = track(range(count), f"saying {count:,} {split} utterances", transient=True)
         made = [utterance(seed, i, self.speakers) for i in numbers]
-        labels = {
+        labels: dict[str, list[Any]] = {
             "text": [u.text for u in made],
             "phones": [" ".join(u.phones) for u in made],
             "ends": [" ".join(map(str, u.ends)) for u in made],
@@ -122,6 +120,10 @@ class SyntheticSpeech(SequenceData):
             **{field: [getattr(u.voice, field) for u in made] for field in Voice._fields},
         }
         frames = [cut(u.samples, self.x_dim) for u in made]
+        if min(map(len, frames)) == 0:
+            raise ValueError(
+                f"data.frame={self.x_dim} is longer than an utterance of the {split} split"
+            )
         return Ragged.from_sequences(frames, [f"{split}-{i:05d}" for i in range(count)], labels)
 
     def statistics(self, train: Ragged) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ References:
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import lfilter
+from scipy.signal import lfilter  # type: ignore[import-untyped]
 
 from datamodules.voice import CONTROL, Tracks, Voice
 

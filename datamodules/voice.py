@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]
 
 from datamodules.phones import PAUSE, phones
 
@@ -151,7 +151,7 @@ def articulate(sounds: Sequence[str], voice: Voice, rng: np.random.Generator) ->
 
 
 def filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Fills the rows that are not `known` (n,) from those around them. Shapes: (n, D) -> (n, D)."""
+    """Fills rows that are not `known` (n,) from those around them. Shapes: (n, D) -> (n, D)."""
     index = np.arange(len(values))
     if not known.any():
         return np.broadcast_to(500.0 * np.arange(1, 2 * values.shape[1], 2), values.shape)
@@ -181,5 +181,7 @@ def intonation(
     bumps = gaussian_filter1d(bumps, 70.0, mode="constant") * 70 * np.sqrt(2 * np.pi)
     wander = 4 * gaussian_filter1d(rng.standard_normal(n), 80.0, mode="nearest")
     fall = gaussian_filter1d(fall, 30.0, mode="nearest")
-    pitch: np.ndarray = voice.pitch * 2 ** ((fall + voice.liveliness * (bumps - 0.3) + wander) / 12)
+    pitch: np.ndarray = voice.pitch * 2 ** (
+        (fall + voice.liveliness * (bumps - 0.3) + wander) / 12
+    )
     return pitch
