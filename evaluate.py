@@ -9,8 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-FIGURES = {"elbo": ("elbo", "log_likelihood", "kl"), "iwae": ("iwae",), "paper": ("paper",)}
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -21,10 +19,24 @@ def main() -> None:
         "overrides", nargs="*", help="options of the data, such as data.root=/elsewhere"
     )
     parser.add_argument(
-        "--bounds", default="elbo,iwae,paper", help="which of elbo, iwae, paper (default: all)"
+        "--bounds",
+        default="elbo,iwae,paper",
+        help="which of elbo, iwae, fivo, open_loop, paper (default: elbo,iwae,paper)",
     )
     parser.add_argument(
-        "--k", type=int, default=40, help="particles of iwae and paper (default: 40)"
+        "--k", type=int, default=40, help="particles of iwae, fivo and paper (default: 40)"
+    )
+    parser.add_argument(
+        "--resampling",
+        default="multinomial",
+        choices=["multinomial", "systematic", "never"],
+        help="of fivo (default: multinomial)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=1,
+        help="repeat with so many seeds, for standard errors over them too (default: 1)",
     )
     parser.add_argument("--split", default="test", choices=["val", "test"])
     parser.add_argument(
@@ -50,10 +62,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     from vrnn.checkpoint import load_module
 
     bounds = parse_bounds(args.bounds)
-    if args.k < 1:
-        raise ValueError(f"--k must be at least 1, not {args.k}")
-    if args.limit is not None and args.limit < 1:
-        raise ValueError(f"--limit must be at least 1, not {args.limit}")
+    for option in ("k", "runs", "limit"):
+        value = getattr(args, option)
+        if value is not None and value < 1:
+            raise ValueError(f"--{option} must be at least 1, not {value}")
     module = load_module(args.run)
     try:
         module.to(args.device)
@@ -63,14 +75,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     exact = module.model.z_dim == 0
     particles = 1 if exact or bounds == {"elbo"} else args.k
 
-    scores = score_split(module, data, args, particles)
-    wanted = {figure for bound in bounds for figure in FIGURES[bound]}
-    figures = {
-        f"{args.split}/{key}": value
-        for key, value in scores.items()
-        if key in ("sequences", "steps")
-        or any(key == f or key.startswith(f"{f}_") for f in wanted)
-    }
+    scores = over_runs(score_split(module, data, args, bounds, particles))
+    figures = {f"{args.split}/{key}": value for key, value in scores.items()}
     figures |= {"parameters": module.model.parameter_count, "particles": particles}
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
@@ -85,9 +91,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
 
 
 def score_split(
-    module: Any, data: Any, args: argparse.Namespace, particles: int
-) -> dict[str, float]:
-    """Scores every sequence of a split once, with a progress bar."""
+    module: Any, data: Any, args: argparse.Namespace, bounds: set[str], particles: int
+) -> list[dict[str, float]]:
+    """Scores every sequence of a split once a run, with a progress bar; figures of each run."""
     import numpy as np
     import torch
     from rich.progress import track
@@ -100,21 +106,38 @@ def score_split(
         chosen = np.linspace(0, len(sequences) - 1, args.limit).round().astype(int)
         data.splits[args.split] = sequences.select(chosen)
     loader = data.loader(args.split, data.eval_batch_size, shuffle=False)
-    scores = Scores.of(module.hparams["data"])
+    runs = [Scores.of(module.hparams["data"]) for _ in range(args.runs)]
     with torch.inference_mode():
         for batch in track(loader, f"scoring {args.split}", total=len(loader)):
-            x, mask, ids = (part.to(args.device) for part in batch)
-            scores.update(
-                ids, mask.sum(0), score(module.model, x, mask, ids, particles, args.seed)
-            )
-    return scores.compute()
+            x, mask, ids = (part.to(args.device) for part in (batch.x, batch.mask, batch.ids))
+            for run, scores in enumerate(runs):
+                seed = args.seed + run
+                figures = score(
+                    module.model, x, mask, ids, particles, seed, bounds, args.resampling
+                )
+                scores.update(ids, mask.sum(0), figures)
+    return [scores.compute() for scores in runs]
+
+
+def over_runs(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Means over runs with different particles; `..._run_se` are their standard errors."""
+    from statistics import mean, stdev
+
+    figures = {key: mean(run[key] for run in runs) for key in runs[0]}
+    if len(runs) > 1:
+        for key in runs[0]:
+            if not key.endswith("_se") and key not in ("sequences", "steps"):
+                figures[f"{key}_run_se"] = stdev(run[key] for run in runs) / len(runs) ** 0.5
+    return figures
 
 
 def parse_bounds(text: str) -> set[str]:
+    from vrnn.evaluation import BOUNDS
+
     bounds = set(text.split(","))
-    unknown = bounds - FIGURES.keys()
+    unknown = bounds - BOUNDS.keys()
     if unknown:
-        raise ValueError(f"--bounds {','.join(sorted(unknown))}: choose from {', '.join(FIGURES)}")
+        raise ValueError(f"--bounds {','.join(sorted(unknown))}: choose from {', '.join(BOUNDS)}")
     return bounds
 
 

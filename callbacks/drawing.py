@@ -97,14 +97,32 @@ def draw_columns(kind: str, columns: dict[str, Sequence[np.ndarray]], rate: floa
     return figure
 
 
-def draw_latents(kl: np.ndarray, active: np.ndarray) -> Figure:
-    """Draws the KL (Z,) of every latent dimension, largest first; those not `active` (Z,) pale."""
+def draw_latents(
+    kl: np.ndarray,
+    kl_by_step: np.ndarray,
+    active: np.ndarray,
+    overlap: np.ndarray,
+    effective: np.ndarray,
+) -> Figure:
+    """Draws the use of the latents (`vrnn.diagnostics.LatentUse`), by dimension and by step."""
     order = np.argsort(-kl)
-    figure = Figure(figsize=(7, 2.4), dpi=110, layout="constrained")
-    ax = figure.subplots()
-    colours = np.where(active[order], "#1b2a41", "#b8c0cc")
-    ax.bar(np.arange(len(kl)), kl[order], color=colours)
-    ax.set_xlabel("latent dimension, by KL")
-    ax.set_ylabel("nats per step")
-    ax.set_title(f"{int(active.sum())} of {len(kl)} dimensions active", fontsize=9)
+    figure = Figure(figsize=(10, 4.4), dpi=110, layout="constrained")
+    (by_kl, by_overlap), (steps, shares) = figure.subplots(2, 2)
+    colours = np.where(active[order] > 0, "#1b2a41", "#b8c0cc")
+    by_kl.bar(np.arange(len(kl)), kl[order], color=colours)
+    by_kl.set(ylabel="KL, nats per step")
+    by_kl.set_title(f"{int(active.sum())} of {len(kl)} dimensions active", fontsize=9)
+    by_overlap.bar(np.arange(len(kl)), overlap[order], color=colours)
+    by_overlap.set(ylim=(0, 1))
+    by_overlap.set_title("overlap of posterior and prior", fontsize=9)
+    steps.plot(kl_by_step, color="#1b2a41", linewidth=0.7)
+    steps.set(ylabel="KL, nats")
+    shares.plot(effective, color="#1b2a41", linewidth=0.7)
+    shares.set(ylim=(0, 1.02))
+    shares.set_title("share of particles that carry weight", fontsize=9)
+    for ax in (by_kl, by_overlap):
+        ax.set_xlabel("latent dimension, by KL", fontsize=8)
+    for ax in (steps, shares):
+        ax.set_xlabel("time step", fontsize=8)
+        ax.margins(x=0)
     return figure

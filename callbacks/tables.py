@@ -8,7 +8,14 @@ from rich.table import Table
 
 __all__ = ["scores_tables"]
 
-LATENT = {"elbo": "ELBO", "iwae": "IWAE-{k}", "paper": "paper-{k}*", "kl": "KL"}
+LATENT = {
+    "elbo": "ELBO",
+    "iwae": "IWAE-{k}",
+    "fivo": "FIVO-{k}",
+    "paper": "paper-{k}*",
+    "open_loop": "open loop",
+    "kl": "KL",
+}
 EXACT = {"elbo": "log p(x)"}
 
 
@@ -35,7 +42,8 @@ def scores_tables(
     if any(key.endswith("_per_sample") for key in figures):
         units.append(("nats per sample", "_per_sample", 4))
     tables = [one_table(figures, splits, spaces, labels, particles, *unit) for unit in units]
-    return Group(*tables, f"[dim]{note}; ± one standard error over sequences[/dim]")
+    runs = ", (that over runs)" if any(key.endswith("_run_se") for key in figures) else ""
+    return Group(*tables, f"[dim]{note}; ± one standard error over sequences{runs}[/dim]")
 
 
 def one_table(
@@ -67,6 +75,8 @@ def with_error(figures: Mapping[str, float], key: str, digits: int) -> str:
     """A figure ± its standard error; empty where the space does not matter, as for a KL."""
     if key not in figures:
         return ""
-    error = figures.get(f"{key}_se")
+    error, run_error = figures.get(f"{key}_se"), figures.get(f"{key}_run_se")
     value = f"{figures[key]:,.{digits}f}"
-    return value if error is None else f"{value} ± {error:,.{digits}f}"
+    if error is not None:
+        value += f" ± {error:,.{digits}f}"
+    return value if run_error is None else f"{value} ({run_error:,.{digits}f})"

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, Subset
 
 from datamodules.ragged import Ragged
+from datamodules.streams import StreamBatches, Windows
 
 __all__ = ["LengthBatches", "SequenceBatch", "SequenceData", "collate"]
 
@@ -27,6 +28,9 @@ class SequenceBatch(NamedTuple):
     """(T, B) bool, True on a sequence's own steps."""
     ids: Tensor
     """(B,) int64, each sequence's number in its split."""
+    continues: Tensor | None = None
+    """(B,) bool, True where a row goes on from the same row of the batch before it, in the state
+    that ended in; None where every row is a sequence of its own."""
 
 
 class SequenceData(LightningDataModule):
@@ -38,6 +42,11 @@ class SequenceData(LightningDataModule):
         normaliser: "coordinate", zero mean and unit variance of every real coordinate over the
             training split, or "none"; subclasses add those of their literature.
         max_steps: longer training sequences are cut to this many frames; None for no limit.
+        window: sequences are cut into consecutive windows of this many frames; None keeps them
+            whole.
+        carry: training windows go on where the batch before ended, in its state, which starts
+            anew after this many updates (`datamodules.streams`); None starts every window at
+            h_0 = 0.
         num_workers: processes that load batches.
         seed: of the order of the batches.
     """
@@ -55,15 +64,25 @@ class SequenceData(LightningDataModule):
         eval_batch_size: int | None = None,
         normaliser: str = "coordinate",
         max_steps: int | None = None,
+        window: int | None = None,
+        carry: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, not {batch_size}")
+        if window is not None and window < 1:
+            raise ValueError(f"data.window must be at least 1, not {window}")
+        if carry is not None and (carry < 1 or window is None):
+            raise ValueError(
+                f"data.carry={carry} must be at least 1 and needs data.window, the frames of an "
+                "update"
+            )
 
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.normaliser, self.max_steps = normaliser, max_steps
+        self.window, self.carry = window, carry
         self.num_workers, self.seed = num_workers, seed
         self.splits: dict[str, Ragged] = {}
 
@@ -82,8 +101,13 @@ class SequenceData(LightningDataModule):
         for split, sequences in splits.items():
             if len(sequences) == 0:
                 raise ValueError(f"data={self.name}: the {split} split is empty")
-        self.splits = splits
         self.standardise_with(*self.statistics(splits["train"]))
+        self.splits = {
+            split: sequences
+            if self.window is None or (split == "train" and self.carry is not None)
+            else sequences.windows(self.window)
+            for split, sequences in splits.items()
+        }
 
     def standardise_with(self, shift: Floats, scale: Floats) -> None:
         """Takes over the normaliser of a trained model, (D,) each, in place of the split's own."""
@@ -104,6 +128,13 @@ class SequenceData(LightningDataModule):
                 )
         return shift, scale
 
+    def means(self) -> list[float] | None:
+        """How often each coordinate of binary frames is set in the training split, (D,)."""
+        if self.kind != "binary":
+            return None
+        mean: np.ndarray = moments(self.splits["train"])[0]
+        return mean.tolist()
+
     def description(self) -> dict[str, Any]:
         """What a model must know of its data, in plain containers; stored in every checkpoint."""
         log_scales = {"standardised": float(np.log(self.scale).sum()), "raw": 0.0}
@@ -116,6 +147,7 @@ class SequenceData(LightningDataModule):
             "rate": self.rate,
             "shift": self.shift.tolist(),
             "scale": self.scale.tolist(),
+            "means": self.means(),
             "log_scales": log_scales,
             "sequences": {split: len(sequences) for split, sequences in self.splits.items()},
             "steps": {
@@ -123,12 +155,23 @@ class SequenceData(LightningDataModule):
             },
         }
 
-    def batch(self, split: str, indices: np.ndarray) -> SequenceBatch:
-        """Builds one batch of a split's sequences."""
+    def batch(self, split: str, indices: np.ndarray | Windows) -> SequenceBatch:
+        """Builds one batch of a split's sequences, or of the rows of a stream."""
+        if isinstance(indices, Windows):
+            return self.stream_batch(split, indices)
         sequences = [self.splits[split][int(i)] for i in indices]
         if split == "train" and self.max_steps is not None:
             sequences = [sequence[: self.max_steps] for sequence in sequences]
         return collate(sequences, indices, self.shift, self.scale)
+
+    def stream_batch(self, split: str, rows: Windows) -> SequenceBatch:
+        assert self.window is not None
+        windows = [
+            self.splits[split][i][start : start + self.window if i >= 0 else start]
+            for i, start in zip(rows.sequence, rows.start, strict=True)
+        ]
+        batch = collate(windows, rows.sequence, self.shift, self.scale)
+        return batch._replace(continues=torch.from_numpy(rows.continues))
 
     def beginnings(self, split: str, n: int, steps: int) -> Tensor:
         """The first frames of n sequences that have more, standardised, (steps, n, D)."""
@@ -158,7 +201,11 @@ class SequenceData(LightningDataModule):
         )
         lengths = self.splits[split].lengths
         batches = Batches(self, split)
-        order = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world)
+        order: LengthBatches | StreamBatches
+        if split == "train" and self.window is not None and self.carry is not None:
+            order = StreamBatches(lengths, self.window, batch_size, self.carry, rank, world)
+        else:
+            order = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world)
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return DataLoader(
             # Lightning overfits the batches of a sequential sampler only: the first epoch's.
@@ -177,7 +224,7 @@ class Batches(torch.utils.data.Dataset[SequenceBatch]):
     def __init__(self, data: SequenceData, split: str) -> None:
         self.data, self.split = data, split
 
-    def __getitem__(self, indices: np.ndarray) -> SequenceBatch:
+    def __getitem__(self, indices: np.ndarray | Windows) -> SequenceBatch:
         return self.data.batch(self.split, indices)
 
 
@@ -250,7 +297,7 @@ def collate(
 ) -> SequenceBatch:
     """Standardises and pads sequences (T_i, D); shift, scale (D,)."""
     lengths = np.array([len(sequence) for sequence in sequences])
-    x = np.zeros((lengths.max(), len(sequences), sequences[0].shape[1]), np.float32)
+    x = np.zeros((max(1, lengths.max()), len(sequences), sequences[0].shape[1]), np.float32)
     for b, sequence in enumerate(sequences):
         x[: len(sequence), b] = (sequence - shift) / scale
     mask = np.arange(len(x))[:, None] < lengths

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -97,6 +97,21 @@ class Ragged:
             lengths=self.lengths[index],
             keys=[self.keys[i] for i in index],
             labels={name: column[index] for name, column in self.labels.items()},
+        )
+
+    def windows(self, steps: int) -> Ragged:
+        """Cuts each sequence into consecutive windows of so many steps, the last one shorter."""
+
+        counts = -(-self.lengths // steps)
+        index = np.repeat(np.arange(len(self)), counts)
+        offset = steps * (np.arange(len(index)) - np.repeat(counts.cumsum() - counts, counts))
+        whole = self.select(index)
+
+        return replace(
+            whole,
+            starts=whole.starts + offset,
+            lengths=np.minimum(whole.lengths - offset, steps),
+            keys=[f"{key}@{start}" for key, start in zip(whole.keys, offset, strict=True)],
         )
 
     def joined(self) -> np.ndarray:

@@ -105,7 +105,7 @@ def test_ranks_evaluate_every_sequence_exactly_once(lengths: np.ndarray, world: 
 def test_collate_pads_at_the_end_and_marks_it() -> None:
     sequences = signals(0, 5)
     shift, scale = np.array([0.0, 1.0, 2.0]), np.array([1.0, 2.0, 4.0])
-    x, mask, ids = collate(sequences, np.arange(3, 8), shift, scale)
+    x, mask, ids, _ = collate(sequences, np.arange(3, 8), shift, scale)
     assert x.dtype == torch.float32 and mask.dtype == torch.bool and ids.tolist() == [*range(3, 8)]
     assert x.shape == (max(map(len, sequences)), 5, 3) and mask.shape == x.shape[:2]
     for b, sequence in enumerate(sequences):
@@ -183,7 +183,7 @@ def test_figures_do_not_depend_on_batches_or_ranks(tmp_path: Path) -> None:
         for rank in range(world):
             order = LengthBatches(data.splits["test"].lengths, batch_size, False, 0, rank, world)
             for indices in order:
-                x, mask, ids = data.batch("test", indices)
+                x, mask, ids, _ = data.batch("test", indices)
                 with torch.no_grad():
                     figures = score(module.model, x, mask, ids, particles=2)
                 gathered.update(ids, mask.sum(0), figures)
@@ -205,7 +205,7 @@ def test_training_noise_differs_between_updates_and_ranks(
         module.seed = seed
         monkeypatch.setattr(VRNNModule, "global_rank", rank)
         monkeypatch.setattr(VRNNModule, "global_step", update)
-        return module.training_noise(batch, 0)
+        return module.objective.noise(module.model, batch.x, module.training_rng(0))
 
     first = noise(0, 0)
     assert torch.equal(first, noise(0, 0)) and first.shape == (*batch.mask.shape, 4)

@@ -230,6 +230,42 @@ def test_carried_chunks_equal_the_whole(any_model, cut):
         torch.testing.assert_close(part, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [VRNN, RNN])
+def test_centred_inputs_are_the_frames_less_their_mean(make_model, kind):
+    """In inference, in generation and in priming; the targets stay as they are."""
+    means = [0.2, 0.5, 0.7]
+    centred = make_model(kind, Bernoulli(3), means=means, centre=True)
+    plain = make_model(kind, Bernoulli(3), means=means)
+    weights = centred.state_dict()
+    torch.testing.assert_close(weights.pop("centre"), torch.tensor(means))
+    with torch.no_grad():  # phi_x(x - m) = W x + (b - W m)
+        weights["phi_x.0.bias"] = weights["phi_x.0.bias"] - weights[
+            "phi_x.0.weight"
+        ] @ torch.tensor(means)
+    plain.load_state_dict(weights)
+    x, noise = (
+        torch.randint(2, (4, 2, 3)).to(torch.get_default_dtype()),
+        torch.randn(4, 2, centred.z_dim),
+    )
+    one, other = (model.trace(x, noise=noise) for model in (centred, plain))
+    torch.testing.assert_close(one.likelihood.log_prob(x), other.likelihood.log_prob(x))
+    lines = [model.generate(6, 2, prime=x, seed=0) for model in (centred, plain)]
+    assert torch.equal(*lines) and set(lines[0].unique().tolist()) <= {0.0, 1.0}
+    with pytest.raises(ValueError, match=r"model\.centre=true needs the mean frame"):
+        make_model(kind, Bernoulli(3), centre=True)
+    with pytest.raises(ValueError, match="means has 2 numbers for x_dim=3"):
+        make_model(kind, Bernoulli(3), means=[0.1, 0.2])
+
+
+@pytest.mark.parametrize("kind", [VRNN, RNN])
+def test_binary_outputs_start_at_the_mean_frame(kind):
+    means = [0.0, 0.2, 0.9]
+    widths = {"hidden": 4, "phi_x_dim": 4} | ({"z_dim": 2} if kind is VRNN else {})
+    model = kind(3, likelihood=Bernoulli(3), means=means, **widths)
+    start = torch.tensor(means).clamp(1e-4, 1 - 1e-4).logit()
+    torch.testing.assert_close(model.out.bias.detach(), start)
+
+
 def test_vrnn_i_has_a_standard_prior_at_every_step(make_model):
     model = make_model(VRNN, prior="standard")
     trace = model.trace(torch.randn(4, 2, 3))

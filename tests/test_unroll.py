@@ -15,12 +15,14 @@ T, B, X, Z, H, E, F = 5, 3, 4, 2, 6, 5, 7
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def make_cell(recurrence, layers=1, depth=1, u=X):
+def make_cell(recurrence, layers=1, depth=1, u=X, prior=None):
+    """A cell; with a prior, its posterior mean is that of the prior plus a correction."""
     cell = VRNNCell(
-        StandardNormal(Z),
+        prior or StandardNormal(Z),
         GaussianNet(u + H, E, depth, Z),
         MLP(Z, F, depth),
         recurrence(X + F, H, layers),
+        residual=prior is not None,
     )
     for parameter in cell.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -68,6 +70,19 @@ def test_values_and_gradients_are_those_of_the_plain_loop(recurrence, layers, de
     assert_close(gradients, plain_gradients)
     with torch.no_grad():
         assert_close(flat(unroll(cell, *inputs)), plain_values)
+
+
+@pytest.mark.parametrize("unroll", [unroll_fused, unroll_split])
+@pytest.mark.parametrize("recurrence", [LSTM, GRU])
+@pytest.mark.parametrize("prior_depth", [0, 1, 2])
+def test_a_residual_mean_is_that_of_the_plain_loop(prior_depth, recurrence, unroll):
+    prior = GaussianNet(H, 4, prior_depth, Z) if prior_depth else StandardNormal(Z)
+    cell = make_cell(recurrence, layers=2, u=9, prior=prior)
+    inputs = make_inputs(cell, 9)
+    values, gradients = values_and_gradients(unroll, cell, inputs)
+    plain_values, plain_gradients = values_and_gradients(unroll_plain, cell, inputs)
+    assert_close(values, plain_values)
+    assert_close(gradients, plain_gradients)
 
 
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])

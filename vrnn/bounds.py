@@ -11,15 +11,19 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from vrnn.particle_filter import Particles
 from vrnn.sequence_model import Trace
 
 __all__ = [
     "Terms",
     "elbo",
     "elbo_terms",
+    "filtering_bound",
+    "forecast",
     "importance_weighted",
     "log_weights",
     "paper_estimate",
+    "resampling_score",
     "split_particles",
 ]
 
@@ -53,6 +57,19 @@ def elbo(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
     return (terms.log_likelihood - terms.kl).sum(0)
 
 
+def forecast(trace: Trace, mask: Tensor) -> Tensor:
+    """Log density of what inference sees of the future, log p(b_t | z_t, h_{t-1}), (T, B).
+
+    Raises:
+        ValueError: if the model forecasts nothing.
+    """
+    if trace.forecast is None or trace.future is None:
+        raise ValueError(
+            "objective.forecast needs model.forecast=true, a model with model.posterior=smoothing"
+        )
+    return masked(trace.forecast.log_prob(trace.future), mask)
+
+
 def log_weights(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
     r"""Log importance weight of every step.
 
@@ -83,6 +100,41 @@ def importance_weighted(log_w: Tensor) -> Tensor:
         Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
     """
     return log_mean_exp(log_w.sum(0))
+
+
+def filtering_bound(particles: Particles) -> Tensor:
+    r"""The particle filter's estimate of the log likelihood, in expectation a lower bound; without
+    resampling the importance-weighted bound.
+
+    .. math:: \sum_r \log \frac{1}{K} \sum_k w_{t_r}^k
+
+    over the steps :math:`t_r` after which the weights were set back to one, the last one
+    included. Shapes: (T, K, B) -> nats per sequence (B,).
+
+    References:
+        Filtering Variational Objectives (Maddison et al., 2017), https://arxiv.org/abs/1705.09279
+    """
+    return evidence(particles).sum(0)
+
+
+def resampling_score(particles: Particles) -> Tensor:
+    r"""What makes the gradient of the filtering bound count the choice of ancestors too.
+
+    .. math:: \sum_r [\log \hat p - \log \hat p_{\le t_r}] \sum_k \log \bar w_{t_r}^{a_k}
+
+    with the bracket, the evidence of later steps, held constant: its expectation is no figure of
+    interest, its gradient is the part that reparameterisation leaves out. Of multinomial
+    resampling only, whose ancestors are independent. Shapes: (T, K, B) -> (B,).
+    """
+    gained = evidence(particles).detach()
+    later = gained.sum(0) - gained.cumsum(0)
+    chosen = particles.log_w.log_softmax(1).gather(1, particles.ancestors).sum(1)
+    return (torch.where(particles.collected, chosen, 0.0) * later).sum(0)
+
+
+def evidence(particles: Particles) -> Tensor:
+    """Log mean weights where they were collected, else 0. Shapes: (T, K, B) -> (T, B)."""
+    return torch.where(particles.collected, log_mean_exp(particles.log_w.transpose(0, 1)), 0.0)
 
 
 def paper_estimate(log_w: Tensor) -> Tensor:

@@ -5,17 +5,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vrnn.networks import MLP, GaussianNet, Recurrence, StandardNormal, State, top
+from vrnn.networks import MLP, Gaussian, GaussianNet, Recurrence, StandardNormal, State, top
 
 __all__ = ["Step", "VRNNCell"]
 
 
 class Step(NamedTuple):
-    """What one inference step yields. z, mean, std: (B, Z)."""
+    """What one inference step yields. z, mean, std: (B, Z); phi_z: (B, F)."""
 
     z: Tensor
     mean: Tensor
     std: Tensor
+    phi_z: Tensor
     state: State
 
 
@@ -31,9 +32,16 @@ class VRNNCell(nn.Module):
     filtering posterior, the backward summary :math:`b_t` of the present and the future for the
     smoothing one.
 
+    Args:
+        residual: the encoder gives the distance from the prior's mean, :math:`\mu_t = \mu_{0,t} +
+            encoder_\mu(u_t, h_{t-1})`.
+
     References:
         A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015), equations 5 to
         9, https://arxiv.org/abs/1506.02216
+
+        Sequential Neural Models with Stochastic Layers (Fraccaro et al., 2016), section 3.2, for
+        the residual mean, https://arxiv.org/abs/1605.07571
     """
 
     def __init__(
@@ -42,6 +50,7 @@ class VRNNCell(nn.Module):
         encoder: GaussianNet,
         phi_z: MLP,
         rnn: Recurrence,
+        residual: bool = False,
     ) -> None:
         super().__init__()
 
@@ -49,13 +58,22 @@ class VRNNCell(nn.Module):
         self.encoder = encoder
         self.phi_z = phi_z
         self.rnn = rnn
+        self.residual = residual
 
     def advance(self, phi_x: Tensor, phi_z: Tensor, state: State) -> State:
         """h_t = f(phi_x(x_t), phi_z(z_t), h_{t-1}), the same in training and in generation."""
         return self.rnn.step(torch.cat([phi_x, phi_z], dim=-1), state)
 
+    def infer(self, u: Tensor, h: Tensor) -> Gaussian:
+        """The posterior of z_t. Shapes: u (B, U), h (B, H) -> mean (B, Z), std (B, Z)."""
+        mean, std = self.encoder(torch.cat([u, h], dim=-1))
+        if self.residual:
+            mean = mean + self.prior(h)[0]
+        return mean, std
+
     def step(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Step:
         """Infers z_t and advances. Shapes: phi_x (B, X), u (B, U), noise ~ N(0, I) (B, Z)."""
-        mean, std = self.encoder(torch.cat([u, top(state)], dim=-1))
+        mean, std = self.infer(u, top(state))
         z = mean + std * noise
-        return Step(z, mean, std, self.advance(phi_x, self.phi_z(z), state))
+        phi_z = self.phi_z(z)
+        return Step(z, mean, std, phi_z, self.advance(phi_x, phi_z, state))

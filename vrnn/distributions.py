@@ -13,7 +13,7 @@ from torch.distributions import (
     constraints,
 )
 
-__all__ = ["GaussianMixtureDistribution", "PenDistribution"]
+__all__ = ["GaussianMixtureDistribution", "PenDistribution", "gaussian", "per_dimension"]
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -114,3 +114,14 @@ def pick(components: Tensor, k: Tensor) -> Tensor:
     """Selects component k. Shapes: (*, K, D), (*) -> (*, D)."""
     index = k[..., None, None].expand(*k.shape, 1, components.shape[-1])
     return components.gather(-2, index).squeeze(-2)
+
+
+def per_dimension(diagonal: Distribution) -> Normal:
+    """The Normal over single dimensions, batch (T, B, Z), of a diagonal Gaussian."""
+    assert isinstance(diagonal, Independent) and isinstance(diagonal.base_dist, Normal)
+    return diagonal.base_dist
+
+
+def gaussian(mean: Tensor, std: Tensor) -> Distribution:
+    """A diagonal Gaussian, event (Z,)."""
+    return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)

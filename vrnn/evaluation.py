@@ -1,21 +1,43 @@
 """Scores of sequences under a model, the same whatever their batch, padding or process."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vrnn import bounds
+from vrnn.bounds import (
+    elbo,
+    elbo_terms,
+    filtering_bound,
+    importance_weighted,
+    log_weights,
+    paper_estimate,
+    split_particles,
+)
+from vrnn.model import VRNN
+from vrnn.particle_filter import particle_filter
 from vrnn.sequence_model import SequenceModel
 
-__all__ = ["DENSITIES", "score", "sequence_noise"]
+__all__ = ["BOUNDS", "DENSITIES", "score", "sequence_noise", "sequence_uniform"]
 
-DENSITIES = ("elbo", "log_likelihood", "iwae", "paper")
+BOUNDS = {
+    "elbo": ("elbo", "log_likelihood", "kl"),
+    "iwae": ("iwae",),
+    "fivo": ("fivo",),
+    "open_loop": ("open_loop",),
+    "paper": ("paper",),
+}
+"""The figures that belong to each bound."""
+
+DENSITIES = ("elbo", "log_likelihood", "iwae", "fivo", "open_loop", "paper")
 """Figures that are log densities of x, and so depend on the units of x; a KL does not."""
 
 ROWS = 256
 """Sequences times particles that are run at once, which bounds the memory of many particles."""
+
+FILTER_ROWS = 2048
+"""Likewise in the particle filter, which keeps one step at a time."""
 
 
 def sequence_noise(
@@ -35,10 +57,29 @@ def sequence_noise(
     return noise.to(mask.device)
 
 
+def sequence_uniform(ids: Tensor, steps: int, particles: int, seed: int) -> Tensor:
+    """Draws what chooses the ancestors of each sequence from (seed, number of the sequence, K).
+
+    Shapes: ids (B,) -> (T, K, B) in [0, 1).
+    """
+    columns = [
+        np.random.default_rng([seed, int(i), particles, 1]).random((steps, particles), np.float32)
+        for i in ids.tolist()
+    ]
+    return torch.from_numpy(np.stack(columns, axis=2)).to(ids.device)
+
+
 def score(
-    model: SequenceModel, x: Tensor, mask: Tensor, ids: Tensor, particles: int = 1, seed: int = 0
+    model: SequenceModel,
+    x: Tensor,
+    mask: Tensor,
+    ids: Tensor,
+    particles: int = 1,
+    seed: int = 0,
+    bounds: Collection[str] = ("elbo", "iwae", "paper"),
+    resampling: str = "multinomial",
 ) -> dict[str, Tensor]:
-    """Computes every bound of each sequence.
+    """Computes bounds of each sequence.
 
     Args:
         x: standardised frames, (T, B, D).
@@ -46,34 +87,94 @@ def score(
         ids: (B,), the sequences' numbers in their split, which fix their noise.
         particles: K, draws of the whole latent trajectory; one is enough for a model without
             latents.
+        bounds: keys of `BOUNDS`; for a model without latents they are all the same, but it has no
+            "open_loop".
+        resampling: of the particle filter behind "fivo".
 
     Returns:
         Nats per sequence, each (B,), float64: "elbo", "log_likelihood" and "kl" as means over the
-        K draws; and for K > 1 "iwae" and "paper", the importance-weighted bound and the original
-        script's estimate.
+        K draws; "iwae", "paper" and "fivo", the importance-weighted bound, the original script's
+        estimate and the filtering bound of K particles, the first two for K > 1 only; "open_loop",
+        one draw of the ELBO of the model left to itself.
+
+    Raises:
+        FloatingPointError: if all weights of a sequence underflow or are undefined.
     """
-    if model.z_dim == 0:
-        particles = 1
+    if not isinstance(model, VRNN):
+        steps = elbo_terms(model.trace(x, mask), x, mask).log_likelihood
+        exact = steps.double().sum(0)
+        known = set(bounds) - {"open_loop"}
+        figures = {name: exact for bound in known for name in BOUNDS[bound]}
+        return figures | {"kl": torch.zeros_like(exact)} if "elbo" in bounds else figures
+    figures = {}
+    if {"elbo", "iwae", "paper"} & set(bounds):
+        figures |= trajectories(model, x, mask, ids, particles, seed, bounds)
+    if "fivo" in bounds:
+        figures["fivo"] = filtered(model, x, mask, ids, particles, seed, resampling)
+    if "open_loop" in bounds:
+        noise = sequence_noise(ids, mask, model.z_dim, range(1), seed, x.dtype)
+        figures["open_loop"] = elbo(model.open_loop(x, mask, noise), x, mask).double()
+    return figures
+
+
+def filtered(
+    model: VRNN, x: Tensor, mask: Tensor, ids: Tensor, particles: int, seed: int, resampling: str
+) -> Tensor:
+    """The filtering bound of each sequence, (B,), float64."""
+    scores = []
+    for part in chunks(len(ids), FILTER_ROWS // particles):
+        columns = slice(part.start, part.stop)
+        own = mask[:, columns]
+        uniform = sequence_uniform(ids[columns], len(x), particles, seed)
+        noise = sequence_noise(ids[columns], own, model.z_dim, range(particles), seed, x.dtype)
+        filtered = particle_filter(model, x[:, columns], own, noise, uniform, resampling)
+        check_weights(filtered.log_w, ids[columns])
+        scores.append(filtering_bound(filtered).double())
+    return torch.cat(scores)
+
+
+def trajectories(
+    model: VRNN,
+    x: Tensor,
+    mask: Tensor,
+    ids: Tensor,
+    particles: int,
+    seed: int,
+    bounds: Collection[str],
+) -> dict[str, Tensor]:
+    """The bounds that need K independent trajectories, each (B,), float64."""
     terms, log_w = [], []
     for draws in chunks(particles, ROWS // len(ids)):
         k = len(draws)
         rows, rows_mask = x.repeat(1, k, 1), mask.repeat(1, k)
         noise = sequence_noise(ids, mask, model.z_dim, draws, seed, x.dtype)
         trace = model.trace(rows, rows_mask, noise=noise)
-        parts = bounds.elbo_terms(trace, rows, rows_mask)
+        parts = elbo_terms(trace, rows, rows_mask)
         terms.append(torch.stack([sums(part, k) for part in parts]))
         if particles > 1:
-            log_w.append(bounds.split_particles(bounds.log_weights(trace, rows, rows_mask), k))
+            log_w.append(split_particles(log_weights(trace, rows, rows_mask), k))
 
     log_likelihood, kl = torch.cat(terms, dim=1).mean(1)
     figures = {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
     if particles > 1:
         weights = torch.cat(log_w, dim=1).double()
-        figures["iwae"] = bounds.importance_weighted(weights)
-        figures["paper"] = bounds.paper_estimate(weights)
-    elif model.z_dim == 0:
-        figures["iwae"] = figures["paper"] = figures["elbo"]
-    return figures
+        check_weights(weights.cumsum(0), ids)
+        figures["iwae"] = importance_weighted(weights)
+        figures["paper"] = paper_estimate(weights)
+    wanted = {name for bound in bounds for name in BOUNDS[bound]}
+    return {name: value for name, value in figures.items() if name in wanted}
+
+
+def check_weights(log_w: Tensor, ids: Tensor) -> None:
+    """Refuses sequences none of whose particles has a weight. Shapes: (T, K, B), (B,)."""
+    bad = ~torch.isfinite(log_w.logsumexp(1))
+    if bad.any():
+        t, b = bad.nonzero()[0].tolist()
+        raise FloatingPointError(
+            f"the weights of all {log_w.shape[1]} particles of sequence {ids[b]} vanish or are "
+            f"undefined from step {t} on: the model gives this sequence no probability, or its "
+            "weights have diverged"
+        )
 
 
 def sums(term: Tensor, particles: int) -> Tensor:

@@ -11,7 +11,9 @@ from torch import Tensor
 from datamodules.base import SequenceBatch
 from vrnn.evaluation import score
 from vrnn.metrics import Scores
+from vrnn.networks import State
 from vrnn.normaliser import Normaliser
+from vrnn.objectives import ELBO
 
 __all__ = ["VRNNModule"]
 
@@ -50,10 +52,11 @@ class VRNNModule(LightningModule):
         self.save_hyperparameters()
 
         normaliser = Normaliser(data["shift"], data["scale"])
-        self.model = instantiate(model, normaliser=normaliser)
+        self.model = instantiate(model, normaliser=normaliser, means=data.get("means"))
         self.objective = instantiate(objective)
         self.optim, self.particles, self.seed = optim, particles, seed
         self.figures: dict[str, float] = {}
+        self.carried: State | None = None
         self.val_scores = Scores.of(data)
         self.test_scores = Scores.of(data)
 
@@ -65,32 +68,46 @@ class VRNNModule(LightningModule):
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
-        noise = self.training_noise(batch, batch_idx)
-        result = self.objective(self.model, batch.x, batch.mask, noise, self.global_step)
+        result = self.objective(
+            self.model,
+            batch.x,
+            batch.mask,
+            self.training_rng(batch_idx),
+            self.global_step,
+            self.initial_state(batch),
+        )
+        if batch.continues is not None:
+            self.carried = tuple(s.detach() for s in result.state)
         steps = batch.mask.sum()
         per_step = {
-            "train/elbo_per_step": (result.log_likelihood - result.kl) / steps,
+            f"train/{self.objective.name}_per_step": result.bound / steps,
             "train/kl_per_step": result.kl / steps,
         }
         self.log_dict(per_step, prog_bar=True, batch_size=len(batch.ids))
-        self.log("train/kl_weight", self.objective.kl_weight(self.global_step))
+        if isinstance(self.objective, ELBO):
+            self.log("train/kl_weight", self.objective.kl_weight(self.global_step))
         loss: Tensor = result.loss / self.mean_over_ranks(steps)
         return loss
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
-        self.score(batch, self.val_scores, particles=1)
+        # The objective's own bound chooses the best weights, beside the ELBO.
+        self.score(batch, self.val_scores, self.objective.particles, {"elbo", self.objective.name})
 
     def on_validation_epoch_end(self) -> None:
         self.report("val", self.val_scores)
 
     def test_step(self, batch: SequenceBatch, batch_idx: int) -> None:
-        self.score(batch, self.test_scores, self.particles)
+        bounds = {"elbo", "iwae", "paper", self.objective.name}
+        self.score(batch, self.test_scores, self.particles, bounds)
 
     def on_test_epoch_end(self) -> None:
         self.report("test", self.test_scores)
 
-    def score(self, batch: SequenceBatch, scores: Scores, particles: int) -> None:
-        figures = score(self.model, batch.x, batch.mask, batch.ids, particles, self.seed)
+    def score(
+        self, batch: SequenceBatch, scores: Scores, particles: int, bounds: set[str]
+    ) -> None:
+        x, mask, ids = batch.x, batch.mask, batch.ids
+        figures = score(self.model, x, mask, ids, particles, self.seed, bounds)
         scores.update(batch.ids, batch.mask.sum(0), figures)
 
     def report(self, split: str, scores: Scores) -> None:
@@ -100,11 +117,27 @@ class VRNNModule(LightningModule):
         self.figures |= figures
         self.log_dict(figures)
 
-    def training_noise(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
+    def training_rng(self, batch_idx: int) -> torch.Generator:
         key = np.random.SeedSequence([self.seed, self.global_rank, self.global_step, batch_idx])
-        generator = torch.Generator(self.device).manual_seed(int(key.generate_state(1)[0]))
-        shape = (*batch.mask.shape, self.model.z_dim)
-        return torch.randn(shape, generator=generator, device=self.device, dtype=batch.x.dtype)
+        return torch.Generator(self.device).manual_seed(int(key.generate_state(1)[0]))
+
+    def initial_state(self, batch: SequenceBatch) -> State | None:
+        """Where the batch's rows start: where they ended in the batch before, or at h_0 = 0."""
+        if batch.continues is None or self.carried is None:
+            return None
+        goes_on = batch.continues.repeat(self.objective.particles)[:, None]
+        return tuple(torch.where(goes_on, s, 0.0) for s in self.carried)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.carried is not None:
+            gathered = self.all_gather(self.carried) if self.trainer.world_size > 1 else None
+            every_rank = gathered or tuple(s[None] for s in self.carried)
+            checkpoint["carried"] = [s.cpu() for s in every_rank]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "carried" in checkpoint:
+            rank = self.global_rank
+            self.carried = tuple(s[rank].to(self.device) for s in checkpoint["carried"])
 
     def mean_over_ranks(self, steps: Tensor) -> Tensor:
         """With this divisor, time steps of all ranks weigh the same in DDP's mean of gradients."""

@@ -1,14 +1,21 @@
-"""What training maximises. Reported figures never depend on these weights."""
+"""What training maximises. Reported figures never depend on an objective's weights."""
 
+import math
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import kl_divergence
 
 from vrnn import bounds
-from vrnn.sequence_model import SequenceModel
+from vrnn.distributions import per_dimension
+from vrnn.model import VRNN
+from vrnn.networks import State
+from vrnn.particle_filter import check_filter, particle_filter
+from vrnn.sequence_model import SequenceModel, choose
 
-__all__ = ["ELBO", "Loss"]
+__all__ = ["ELBO", "FIVO", "IWAE", "Loss", "Objective"]
 
 
 class Loss(NamedTuple):
@@ -16,53 +23,240 @@ class Loss(NamedTuple):
 
     loss: Tensor
     """(), minus the weighted objective."""
-    log_likelihood: Tensor
-    """()."""
+    bound: Tensor
+    """(), the bound as it is: neither weighted nor clamped."""
     kl: Tensor
-    """(), as it is: neither weighted nor clamped."""
+    """(), likewise; where there are particles, their mean."""
+    state: State
+    """State after the batch, particles * B rows."""
 
 
-class ELBO(nn.Module):
-    r"""The evidence lower bound, with an optional warm-up of the KL's weight and optional free
-    bits.
+class Objective(nn.Module, ABC):
+    """A lower bound as a loss.
+
+    Attributes:
+        name: as in `val/<name>`, by which the best weights are chosen.
+        particles: K, latent trajectories of every sequence.
+    """
+
+    name: str
+    particles: int = 1
+
+    @abstractmethod
+    def forward(
+        self,
+        model: SequenceModel,
+        x: Tensor,
+        mask: Tensor,
+        generator: torch.Generator,
+        step: int,
+        state: State | None = None,
+    ) -> Loss:
+        """Computes the loss of a batch.
+
+        Args:
+            x: standardised frames, (T, B, D).
+            mask: (T, B).
+            generator: of all noise.
+            step: number of the update.
+            state: where the recurrence starts, K * B rows; None for h_0 = 0.
+        """
+
+    def noise(self, model: SequenceModel, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Standard normal noise for K particles, (T, K * B, Z)."""
+        shape = (len(x), self.particles * x.shape[1], model.z_dim)
+        return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
+class ELBO(Objective):
+    r"""The evidence lower bound, with an optional warm-up of the KL's weight, optional free bits
+    and an optional forecast of the future.
 
     .. math:: -\sum_{t,b} [\log p(x_t | z_{\le t}, x_{<t}) - \beta \max(\lambda, KL(q_t \|
-    prior_t))]
+        prior_t)) + \alpha \log p(b_t | z_t, h_{t-1})]
 
-    Both are off by default, as in the paper.
+    All are off by default, as in the paper.
 
     Args:
         kl_start: beta at the first update.
-        kl_steps: updates over which beta rises linearly to 1.
-        free_bits: lambda, nats per time step that cost nothing.
+        kl_steps: updates over which beta rises to 1.
+        kl_schedule: how it rises, "linear" or "cosine" (half a period).
+        free_bits: lambda, nats that cost nothing.
+        free_bits_per: "step", lambda for every time step, or "dimension", for every latent
+            dimension of every time step.
+        forecast: alpha, weight of the auxiliary cost of Z-Forcing; needs `model.forecast`.
+
+    References:
+        Z-Forcing: Training Stochastic Recurrent Networks (Goyal et al., 2017), section 3.3,
+        https://arxiv.org/abs/1711.05411
     """
 
-    def __init__(self, kl_start: float = 1.0, kl_steps: int = 0, free_bits: float = 0.0) -> None:
+    name = "elbo"
+
+    def __init__(
+        self,
+        kl_start: float = 1.0,
+        kl_steps: int = 0,
+        kl_schedule: str = "linear",
+        free_bits: float = 0.0,
+        free_bits_per: str = "step",
+        forecast: float = 0.0,
+    ) -> None:
         super().__init__()
         if not 0 <= kl_start <= 1:
             raise ValueError(f"objective.kl_start must be between 0 and 1, not {kl_start}")
-        if kl_steps < 0 or free_bits < 0:
-            raise ValueError("objective.kl_steps and objective.free_bits must not be negative")
+        if min(kl_steps, free_bits, forecast) < 0:
+            raise ValueError(
+                "objective.kl_steps, objective.free_bits and objective.forecast must not be "
+                "negative"
+            )
+        choose("objective.kl_schedule", kl_schedule, ("linear", "cosine"))
+        choose("objective.free_bits_per", free_bits_per, ("step", "dimension"))
 
-        self.kl_start, self.kl_steps, self.free_bits = kl_start, kl_steps, free_bits
+        self.kl_start, self.kl_steps, self.kl_schedule = kl_start, kl_steps, kl_schedule
+        self.free_bits, self.free_bits_per, self.forecast = free_bits, free_bits_per, forecast
 
     def kl_weight(self, step: int) -> float:
         """beta at an update, a function of its number alone, so that resumed runs go on."""
         if step >= self.kl_steps:
             return 1.0
-        return self.kl_start + (1.0 - self.kl_start) * step / self.kl_steps
+        share = step / self.kl_steps
+        if self.kl_schedule == "cosine":
+            share = 0.5 - 0.5 * math.cos(math.pi * share)
+        return self.kl_start + (1.0 - self.kl_start) * share
 
     def forward(
-        self, model: SequenceModel, x: Tensor, mask: Tensor, noise: Tensor, step: int
+        self,
+        model: SequenceModel,
+        x: Tensor,
+        mask: Tensor,
+        generator: torch.Generator,
+        step: int,
+        state: State | None = None,
     ) -> Loss:
-        terms = bounds.elbo_terms(model.trace(x, mask, noise=noise), x, mask)
-        kl = terms.kl if self.free_bits == 0 else free(terms.kl, mask, self.free_bits)
+        trace = model.trace(x, mask, state, self.noise(model, x, generator))
+        terms = bounds.elbo_terms(trace, x, mask)
+        kl = terms.kl
+        if self.free_bits > 0 and trace.posterior is not None and trace.prior is not None:
+            if self.free_bits_per == "dimension":
+                pair = per_dimension(trace.posterior), per_dimension(trace.prior)
+                kl = kl_divergence(*pair).clamp_min(self.free_bits).sum(-1)
+            kl = torch.where(mask, kl.clamp_min(self.free_bits), 0.0)
         loss = self.kl_weight(step) * kl.sum() - terms.log_likelihood.sum()
-        return Loss(loss, terms.log_likelihood.detach().sum(), terms.kl.detach().sum())
+        if self.forecast > 0 or trace.forecast is not None:
+            loss = loss - self.forecast * bounds.forecast(trace, mask).sum()
+        bound = terms.log_likelihood - terms.kl
+        return Loss(loss, bound.detach().sum(), terms.kl.detach().sum(), trace.state)
 
     def extra_repr(self) -> str:
-        return f"kl_start={self.kl_start}, kl_steps={self.kl_steps}, free_bits={self.free_bits}"
+        return (
+            f"kl_start={self.kl_start}, kl_steps={self.kl_steps}, kl_schedule={self.kl_schedule}, "
+            f"free_bits={self.free_bits} per {self.free_bits_per}, forecast={self.forecast}"
+        )
 
 
-def free(kl: Tensor, mask: Tensor, bits: float) -> Tensor:
-    return torch.where(mask, kl.clamp_min(bits), 0.0)
+class IWAE(Objective):
+    """The importance-weighted bound of K trajectories, `vrnn.bounds.importance_weighted`.
+
+    Args:
+        particles: K.
+    """
+
+    name = "iwae"
+
+    def __init__(self, particles: int = 8) -> None:
+        super().__init__()
+        self.particles = check_particles(particles)
+
+    def forward(
+        self,
+        model: SequenceModel,
+        x: Tensor,
+        mask: Tensor,
+        generator: torch.Generator,
+        step: int,
+        state: State | None = None,
+    ) -> Loss:
+        K = self.particles
+        x, mask = x.repeat(1, K, 1), mask.repeat(1, K)
+        noise = self.noise(model, x[:, : x.shape[1] // K], generator)
+        trace = model.trace(x, mask, state, noise)
+        log_w = bounds.split_particles(bounds.log_weights(trace, x, mask), K)
+        bound = bounds.importance_weighted(log_w).sum()
+        kl = bounds.elbo_terms(trace, x, mask).kl.detach().sum() / K
+        return Loss(-bound, bound.detach(), kl, trace.state)
+
+    def extra_repr(self) -> str:
+        return f"particles={self.particles}"
+
+
+class FIVO(Objective):
+    """The filtering bound of a particle filter, `vrnn.bounds.filtering_bound`.
+
+    Args:
+        particles: K.
+        resampling: "multinomial", "systematic" or "never".
+        threshold: resample where the effective sample size is below this share of K.
+        resampling_gradient: count the choice of ancestors in the gradient, which makes it
+            unbiased, and noisier; the paper found it better left out.
+    """
+
+    name = "fivo"
+
+    def __init__(
+        self,
+        particles: int = 8,
+        resampling: str = "multinomial",
+        threshold: float = 0.5,
+        resampling_gradient: bool = False,
+    ) -> None:
+        super().__init__()
+        check_filter(resampling, threshold)
+        if resampling_gradient and resampling != "multinomial":
+            raise ValueError(
+                "objective.resampling_gradient is that of objective.resampling=multinomial, not "
+                f"of {resampling}"
+            )
+        self.particles = check_particles(particles)
+        self.resampling, self.threshold = resampling, threshold
+        self.resampling_gradient = resampling_gradient
+
+    def forward(
+        self,
+        model: SequenceModel,
+        x: Tensor,
+        mask: Tensor,
+        generator: torch.Generator,
+        step: int,
+        state: State | None = None,
+    ) -> Loss:
+        if not isinstance(model, VRNN):
+            raise ValueError(
+                f"objective=fivo needs latent variables, which {type(model).__name__} has not: "
+                "its likelihood is exact, objective=elbo"
+            )
+        noise = self.noise(model, x, generator)
+        shape = (len(x), self.particles, x.shape[1])
+        uniform = torch.rand(shape, generator=generator, device=x.device)
+        particles = particle_filter(
+            model, x, mask, noise, uniform, self.resampling, self.threshold, state
+        )
+        bound = bounds.filtering_bound(particles).sum()
+        loss = -bound
+        if self.resampling_gradient:
+            score = bounds.resampling_score(particles).sum()
+            loss = loss - (score - score.detach())
+        kl = particles.kl.detach().sum() / self.particles
+        return Loss(loss, bound.detach(), kl, particles.state)
+
+    def extra_repr(self) -> str:
+        return (
+            f"particles={self.particles}, resampling={self.resampling}, "
+            f"threshold={self.threshold}, resampling_gradient={self.resampling_gradient}"
+        )
+
+
+def check_particles(particles: int) -> int:
+    if particles < 1:
+        raise ValueError(f"objective.particles must be at least 1, not {particles}")
+    return particles

@@ -1,7 +1,7 @@
 """What every sequence model gives, a `Trace` of its densities, and how it generates."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +28,11 @@ class Trace(NamedTuple):
     """(T, B, Z), one draw from the posterior; Z = 0 without latent variables."""
     state: State
     """State after step T; of no meaning for rows that ended before."""
+    forecast: Distribution | None = None
+    """p(b_t | z_t, h_{t-1}), batch (T, B), of a model that forecasts what inference sees of the
+    future, b_t."""
+    future: Tensor | None = None
+    """b_t, (T, B, U), without gradient."""
 
 
 class Frame(NamedTuple):
@@ -44,13 +49,22 @@ class Frame(NamedTuple):
 
 
 class SequenceModel(nn.Module, ABC):
-    """What VRNN and RNN share: phi_x, decoder, generation, and the normaliser stored with them."""
+    """What VRNN and RNN share: phi_x, decoder, generation, and what is stored with them of the
+    data.
+
+    Args:
+        normaliser: standardises raw frames; None leaves them as they are.
+        means: the mean frame (D,) of the training data, standardised, where the output starts.
+        centre: phi_x sees x - means.
+    """
 
     def __init__(
         self,
         x_dim: int,
         likelihood: Likelihood,
         normaliser: Normaliser | None,
+        means: Sequence[float] | None,
+        centre: bool,
         phi_x: MLP,
         decoder: MLP,
         decoder_dim: int,
@@ -62,14 +76,24 @@ class SequenceModel(nn.Module, ABC):
                 f"{likelihood.x_dim} numbers"
             )
 
+        if means is not None and len(means) != x_dim:
+            raise ValueError(f"means has {len(means)} numbers for x_dim={x_dim}")
+        if centre and means is None:
+            raise ValueError(
+                "model.centre=true needs the mean frame, which data of the kind binary give"
+            )
+
         self.x_dim = x_dim
         self.likelihood = likelihood
         self.normaliser = normaliser or Normaliser.identity(x_dim)
         self.phi_x = phi_x
         self.decoder = decoder
         self.out = linear(decoder_dim, likelihood.size)
+        mean_frame = None if means is None else self.out.bias.new_tensor(means)
+        self.centre: Tensor | None
+        self.register_buffer("centre", mean_frame if centre else None)
         with torch.no_grad():
-            self.out.bias.copy_(likelihood.bias())
+            self.out.bias.copy_(likelihood.bias(mean_frame))
 
     z_dim: int
     rnn: Recurrence
@@ -103,6 +127,11 @@ class SequenceModel(nn.Module, ABC):
     @abstractmethod
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
         """The state after frame x_t (B, D) and latent z_t (B, Z)."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """phi_x(x), or phi_x(x - means). Shapes: (*, D) -> (*, X)."""
+        features: Tensor = self.phi_x(x if self.centre is None else x - self.centre)
+        return features
 
     def stream(
         self,

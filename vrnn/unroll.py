@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vrnn.cell import VRNNCell
 from vrnn.fused import UPDATES, Load, Product, ReLU, Sample, Slot, Start, Tape
-from vrnn.networks import MLP, State, at_least_float32, positive, top
+from vrnn.networks import MLP, GaussianNet, State, at_least_float32, positive, top
 
 __all__ = ["ENGINES", "Unrolled", "unroll_fast", "unroll_plain", "unroll_split"]
 
@@ -41,8 +41,8 @@ def unroll_plain(
         step = cell.step(phi_x_t, u_t, state, noise_t)
         state = step.state
         steps.append(step)
-    z, mean, std = (torch.stack(parts) for parts in list(zip(*steps, strict=True))[:3])
-    return Unrolled(z, mean, std, cell.phi_z(z), torch.stack(h), state)
+    z, mean, std, phi_z = (torch.stack(parts) for parts in list(zip(*steps, strict=True))[:4])
+    return Unrolled(z, mean, std, phi_z, torch.stack(h), state)
 
 
 def unroll_split(
@@ -62,26 +62,21 @@ def unroll_split(
     )
     from_x = F.linear(phi_x, gates_x, cell.rnn.biases[0])
 
-    h, z, out, phi_z = [], [], [], []
+    h, z, means, stds, phi_z = [], [], [], [], []
     for from_u_t, from_x_t, noise_t in zip(from_u, from_x, noise, strict=True):
         h.append(top(state))
         hidden = from_u_t + F.linear(h[-1], encoder_h)
         for layer in rest:
             hidden = layer(hidden.relu())
-        out.append(cell.encoder.out(hidden.relu()))
-        mean, a = out[-1].chunk(2, dim=-1)
-        z.append(at_least_float32(mean) + positive(a) * noise_t)
+        mean, a = cell.encoder.out(hidden.relu()).chunk(2, dim=-1)
+        mean = at_least_float32(mean)
+        means.append(mean + cell.prior(h[-1])[0] if cell.residual else mean)
+        stds.append(positive(a))
+        z.append(means[-1] + stds[-1] * noise_t)
         phi_z.append(cell.phi_z(z[-1]))
         state = cell.rnn.step_from_gates(from_x_t + F.linear(phi_z[-1], gates_z), state)
-    mean, a = torch.stack(out).chunk(2, dim=-1)
-    return Unrolled(
-        torch.stack(z),
-        at_least_float32(mean),
-        positive(a),
-        torch.stack(phi_z),
-        torch.stack(h),
-        state,
-    )
+    z_all, mean_all, std_all, phi_z_all, h_all = map(torch.stack, (z, means, stds, phi_z, h))
+    return Unrolled(z_all, mean_all, std_all, phi_z_all, h_all, state)
 
 
 def unroll_fast(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
@@ -136,8 +131,18 @@ def unroll_fused(
     for linear in encoder:
         hidden = dense(tape, hidden, linear)
         tape.add(ReLU(hidden))
-    out = dense(tape, hidden, cell.encoder.out)
-    z = tape.slot(noise.shape[-1], output=True)
+    prior = cell.prior if cell.residual and isinstance(cell.prior, GaussianNet) else None
+    Z, bias = noise.shape[-1], cell.encoder.out.bias
+    if prior is not None:
+        bias = bias + F.pad(prior.out.bias[:Z], (0, Z))
+    out = dense(tape, hidden, cell.encoder.out, bias)
+    if prior is not None:
+        hidden = h[:-1]
+        for linear in dense_layers(prior.hidden):
+            hidden = dense(tape, hidden, linear)
+            tape.add(ReLU(hidden))
+        tape.add(Product(hidden, prior.out.weight[:Z], out[..., :Z]))
+    z = tape.slot(Z, output=True)
     tape.add(Sample(out, noise, z))
 
     *phi_z, last = dense_layers(cell.phi_z)
@@ -164,9 +169,9 @@ def dense_layers(mlp: MLP) -> list[nn.Linear]:
     return [layer for layer in mlp if isinstance(layer, nn.Linear)]
 
 
-def dense(tape: Tape, x: Slot, linear: nn.Linear) -> Slot:
+def dense(tape: Tape, x: Slot, linear: nn.Linear, bias: Tensor | None = None) -> Slot:
     y = tape.slot(linear.out_features, output=True)
-    tape.add(Load(linear.bias, y), Product(x, linear.weight, y))
+    tape.add(Load(linear.bias if bias is None else bias, y), Product(x, linear.weight, y))
     return y
 
 

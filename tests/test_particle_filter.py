@@ -1,0 +1,286 @@
+"""The particle filter and its bound, against the Kalman filter, enumeration and finite draws."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from linear_gaussian import all_of
+from state_space import StateSpace, best_step_by_step, draw, filtering
+
+from vrnn import VRNN, bounds
+from vrnn.evaluation import score, sequence_noise
+from vrnn.likelihoods import Bernoulli, PenMixture
+from vrnn.objectives import ELBO, FIVO, IWAE
+from vrnn.particle_filter import (
+    Particles,
+    draw_ancestors,
+    effective_sample_size,
+    particle_filter,
+)
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+T, B, K = 6, 3, 4
+
+
+@pytest.fixture(params=["filtering", "smoothing"])
+def model(request, make_model):
+    likelihood = PenMixture(components=2)
+    return make_model(VRNN, likelihood, posterior=request.param, residual=True, engine="fast")
+
+
+@pytest.fixture
+def batch():
+    mask = torch.arange(T)[:, None] < torch.tensor([6, 1, 4])
+    return torch.randn(T, B, 3), mask
+
+
+def run(model, x, mask, particles=K, seed=0, **options) -> Particles:
+    generator = torch.Generator().manual_seed(seed)
+    steps, rows = mask.shape
+    noise = torch.randn(steps, particles * rows, model.z_dim, generator=generator)
+    uniform = torch.rand(steps, particles, rows, generator=generator)
+    return particle_filter(model, x, mask, noise, uniform, **options)
+
+
+def test_without_resampling_it_is_the_importance_weighted_bound(model, batch):
+    x, mask = batch
+    noise = torch.randn(T, K * B, 2)
+    for options in ({"resampling": "never"}, {"threshold": 0.0}):
+        particles = particle_filter(model, x, mask, noise, torch.rand(T, K, B), **options)
+        rows, rows_mask = x.repeat(1, K, 1), mask.repeat(1, K)
+        trace = model.trace(rows, rows_mask, noise=noise)
+        log_w = bounds.split_particles(bounds.log_weights(trace, rows, rows_mask), K)
+        torch.testing.assert_close(particles.log_w, log_w.cumsum(0))
+        expected = bounds.importance_weighted(log_w)
+        torch.testing.assert_close(bounds.filtering_bound(particles), expected)
+        assert particles.collected.sum(0).tolist() == [1, 1, 1] and particles.collected[-1].all()
+    torch.testing.assert_close(
+        particles.kl.sum(),
+        -((trace.prior.log_prob(trace.z) - trace.posterior.log_prob(trace.z))[rows_mask].sum()),
+    )
+
+
+@pytest.mark.parametrize("resampling", ["multinomial", "systematic"])
+def test_padding_and_company_change_nothing(model, batch, resampling):
+    x, mask = batch
+    noise, uniform = torch.randn(T, K * B, 2), torch.rand(T, K, B)
+    together = particle_filter(model, x, mask, noise, uniform, resampling, 0.9)
+    for b, n in enumerate((6, 1, 4)):
+        alone = particle_filter(
+            model,
+            x[:n, b : b + 1],
+            mask[:n, b : b + 1],
+            noise.unflatten(1, (K, B))[:n, :, b],
+            uniform[:n, :, b : b + 1],
+            resampling,
+            0.9,
+        )
+        torch.testing.assert_close(
+            bounds.filtering_bound(alone)[0], bounds.filtering_bound(together)[b]
+        )
+
+
+def test_a_particle_goes_on_from_its_ancestor(model, batch):
+    """Each trajectory, followed back through its ancestors, has the weights of its own trace."""
+    x, mask = batch[0][:, :1], torch.ones(T, 1, dtype=torch.bool)
+    noise = torch.randn(T, K, 2)
+    particles = particle_filter(model, x, mask, noise, torch.rand(T, K, 1), threshold=1.0)
+    assert (particles.ancestors[:-1, :, 0] != torch.arange(K)).any()
+    for k in range(K):
+        line = [k]
+        for t in range(T - 2, -1, -1):
+            line.insert(0, int(particles.ancestors[t, line[0], 0]))
+        own = noise[torch.arange(T), torch.tensor(line)][:, None]
+        log_w = bounds.log_weights(model.trace(x, mask, noise=own), x, mask)[:, 0]
+        gathered = particles.log_w[torch.arange(T), torch.tensor(line), 0]
+        before = torch.where(particles.collected[:-1, 0], 0.0, gathered[:-1])
+        torch.testing.assert_close(gathered - torch.cat([torch.zeros(1), before]), log_w)
+
+
+def test_one_particle_is_a_draw_of_the_elbo(model, batch):
+    x, mask = batch
+    noise = torch.randn(T, B, 2)
+    particles = particle_filter(model, x, mask, noise, torch.rand(T, 1, B))
+    expected = bounds.log_weights(model.trace(x, mask, noise=noise), x, mask).sum(0)
+    torch.testing.assert_close(bounds.filtering_bound(particles), expected)
+
+
+@pytest.mark.parametrize("resampling", ["multinomial", "systematic"])
+def test_ancestors_are_drawn_by_weight(resampling):
+    log_w = torch.tensor([[0.5, 0.0], [0.3, 0.0], [0.2, 1.0], [0.0, 0.0]]).log() + 7
+    n = 4000
+    uniform = torch.rand(n, 4, 2)
+    counts = torch.zeros(4, 2)
+    for u in uniform:
+        drawn = draw_ancestors(log_w, u, resampling)
+        if resampling == "systematic":  # Never further than one from the expected count.
+            share = torch.bincount(drawn[:, 0], minlength=4) - 4 * log_w[:, 0].softmax(0)
+            assert share.abs().max() < 1
+        for b in range(2):
+            counts[:, b] += torch.bincount(drawn[:, b], minlength=4)
+    expected = torch.tensor([[0.5, 0], [0.3, 0], [0.2, 1], [0, 0]])
+    assert (counts / (4 * n) - expected).abs().max() < 5 * 0.5 / (4 * n) ** 0.5
+    assert counts[3].sum() == 0 and counts[:2, 1].sum() == 0
+
+
+def test_effective_sample_size():
+    log_w = torch.tensor([[0.0, 3.0, 0.0], [0.0, -math.inf, math.log(3.0)]])
+    torch.testing.assert_close(effective_sample_size(log_w), torch.tensor([2.0, 1.0, 1.6]))
+
+
+@pytest.fixture(scope="module")
+def kalman():
+    exact = StateSpace(x_dim=2, z_dim=1, h_dim=2)
+    gain, slope, offset, covariance = best_step_by_step(exact)
+    return exact, (0.6 * gain, slope + 0.2, offset - 0.2, 1.4 * np.diag(covariance) ** 0.5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("resampling", ["multinomial", "systematic"])
+def test_its_mean_weight_is_the_kalman_likelihood(kalman, resampling):
+    """The estimate of p(x) is unbiased, whatever is resampled, so its log is a lower bound."""
+    exact, posterior = kalman
+    model = filtering(exact, *posterior)
+    x = draw(exact, 5)
+    log_p = exact.kalman(x[:, 0].numpy())
+    n = 3000
+    rows = x.expand(-1, n, -1)
+    particles = run(model, rows, all_of(rows), resampling=resampling, threshold=0.8)
+    estimates = bounds.filtering_bound(particles) - log_p
+    assert particles.collected[:-1].double().mean() > 0.2, "or no resampling would be tested"
+    ratio = estimates.exp()
+    error = ratio.std() / n**0.5
+    assert abs(ratio.mean() - 1) < 4 * error < 0.2
+    assert estimates.mean() < -4 * estimates.std() / n**0.5
+
+
+@torch.no_grad()
+def test_bounds_rise_to_the_kalman_likelihood_with_the_particles(kalman):
+    exact, posterior = kalman
+    model = filtering(exact, *posterior)
+    x = draw(exact, 12)
+    log_p = exact.kalman(x[:, 0].numpy())
+    n = 200
+    rows = x.expand(-1, n, -1)
+    gaps = {}
+    for resampling, count in itertools.product(("multinomial", "never"), (1, 8, 64)):
+        particles = run(model, rows, all_of(rows), count, resampling=resampling)
+        estimates = bounds.filtering_bound(particles)
+        gaps[resampling, count] = (log_p - estimates.mean()).item()
+        assert gaps[resampling, count] > -4 * estimates.std() / n**0.5
+    for resampling in ("multinomial", "never"):
+        assert gaps[resampling, 1] > 2 * gaps[resampling, 8] > 4 * gaps[resampling, 64]
+    assert gaps["never", 64] > 2 * gaps["multinomial", 64]
+
+
+def test_with_the_score_the_gradient_is_that_of_the_expected_bound(make_model):
+    """Over all choices of ancestors, enumerated, with the noise of z fixed."""
+    steps, particles = 3, 2
+    model = make_model(VRNN, Bernoulli(3))
+    x = torch.randint(2, (steps, 1, 3)).double()
+    mask, noise = all_of(x), torch.randn(steps, particles, 2)
+    weights = [*model.cell.parameters(), *model.decoder.parameters()]
+
+    def filtered(choice):
+        """With cells of the cumulative weights hit such that `choice` are the ancestors."""
+        uniform = torch.zeros(steps, particles, 1)
+        for t in range(steps - 1):
+            result = particle_filter(model, x, mask, noise, uniform, threshold=1.0)
+            first = result.log_w[t].softmax(0)[0, 0].item()
+            for k in range(particles):
+                uniform[t, k] = first * 0.5 if choice[t][k] == 0 else (1 + first) / 2
+        result = particle_filter(model, x, mask, noise, uniform, threshold=1.0)
+        assert result.ancestors[:-1, :, 0].tolist() == [list(c) for c in choice]
+        log_p = result.log_w[:-1].log_softmax(1).gather(1, result.ancestors[:-1]).sum()
+        return result, log_p
+
+    pairs = list(itertools.product(range(particles), repeat=particles))
+    expected, total, surrogate = 0.0, 0.0, 0.0
+    for choice in itertools.product(pairs, repeat=steps - 1):
+        result, log_p = filtered(choice)
+        bound = bounds.filtering_bound(result).sum()
+        expected = expected + log_p.exp() * bound
+        total += log_p.exp().item()
+        score = bounds.resampling_score(result).sum()
+        surrogate = surrogate + log_p.exp().detach() * (bound + score)
+    assert total == pytest.approx(1)
+    ours, exact = (
+        torch.autograd.grad(value, weights, retain_graph=True) for value in (surrogate, expected)
+    )
+    for one, other in zip(ours, exact, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+
+def test_objectives_of_one_particle_agree(model, batch):
+    x, mask = batch
+    generators = [torch.Generator().manual_seed(3) for _ in range(3)]
+    iwae, fivo = (
+        objective(model, x, mask, generator, 0)
+        for objective, generator in zip((IWAE(1), FIVO(1)), generators, strict=False)
+    )
+    noise = torch.randn(T, B, 2, generator=generators[2])
+    expected = bounds.log_weights(model.trace(x, mask, noise=noise), x, mask).sum()
+    for result in (iwae, fivo):
+        torch.testing.assert_close(result.bound, expected)
+        torch.testing.assert_close(result.loss, -expected)
+    elbo = ELBO()(model, x, mask, torch.Generator().manual_seed(3), 0)
+    torch.testing.assert_close(elbo.kl, iwae.kl)
+    for ours, other in zip(elbo.state, iwae.state, strict=True):
+        torch.testing.assert_close(ours, other)
+
+
+def test_objectives_are_their_bounds(model, batch):
+    x, mask = batch
+    for objective, resampling in ((IWAE(K), "never"), (FIVO(K, threshold=0.9), "multinomial")):
+        result = objective(model, x, mask, torch.Generator().manual_seed(0), 0)
+        particles = run(model, x, mask, resampling=resampling, threshold=0.9)
+        expected = bounds.filtering_bound(particles).sum()
+        torch.testing.assert_close(result.bound, expected)
+        assert result.loss.requires_grad and not result.bound.requires_grad
+        assert all(s.shape[1] == K * B for s in result.state)
+    scored = FIVO(K, threshold=0.9, resampling_gradient=True)
+    other = scored(model, x, mask, torch.Generator().manual_seed(0), 0)
+    torch.testing.assert_close(other.loss, result.loss)
+    gradients = [torch.autograd.grad(r.loss, model.out.weight)[0] for r in (result, other)]
+    assert not torch.allclose(*gradients)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 5, 10_000])
+def test_scores_are_the_filter_sequence_by_sequence(model, batch, rows, monkeypatch):
+    monkeypatch.setattr("vrnn.evaluation.FILTER_ROWS", rows)
+    x, mask = batch
+    ids, seed = torch.tensor([7, 0, 3]), 5
+    together = score(model, x, mask, ids, K, seed, ["fivo"])
+    assert together.keys() == {"fivo"} and together["fivo"].dtype == torch.float64
+    for b, n in enumerate((6, 1, 4)):
+        own = mask[:n, b : b + 1]
+        noise = sequence_noise(ids[b : b + 1], own, 2, range(K), seed, x.dtype)
+        rng = np.random.default_rng([seed, int(ids[b]), K, 1])
+        uniform = torch.from_numpy(rng.random((n, K), np.float32))[..., None]
+        alone = particle_filter(model, x[:n, b : b + 1], own, noise, uniform)
+        torch.testing.assert_close(together["fivo"][b], bounds.filtering_bound(alone)[0])
+
+
+def test_weights_that_vanish_are_told_with_their_step(model, batch):
+    x, mask = batch
+    x[2, 2] = math.inf
+    step = 2 if model.posterior == "filtering" else 0  # The smoothing one sees it coming.
+    for bound in ("iwae", "fivo"):
+        with pytest.raises(FloatingPointError, match=f"sequence 9 .* from step {step} on"):
+            score(model, x, mask, torch.tensor([7, 8, 9]), K, bounds=[bound])
+
+
+def test_impossible_options_are_refused(make_model, batch):
+    for kind, options in (
+        (IWAE, {"particles": 0}),
+        (FIVO, {"particles": 0}),
+        (FIVO, {"resampling": "often"}),
+        (FIVO, {"threshold": 1.5}),
+        (FIVO, {"resampling": "systematic", "resampling_gradient": True}),
+    ):
+        with pytest.raises(ValueError, match=r"particles|resampling|threshold"):
+            kind(**options)

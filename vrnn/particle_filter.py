@@ -1,0 +1,131 @@
+"""A particle filter over the one-step cell, which the filtering bound is computed from."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vrnn.distributions import gaussian
+from vrnn.model import VRNN
+from vrnn.networks import State, at_least_float32, top
+
+__all__ = ["RESAMPLING", "Particles", "check_filter", "effective_sample_size", "particle_filter"]
+
+RESAMPLING = ("multinomial", "systematic", "never")
+
+
+class Particles(NamedTuple):
+    """K weighted trajectories of every sequence, step by step."""
+
+    log_w: Tensor
+    """(T, K, B), log of the weight gathered since the last resampling, that of step t included:
+    the sum of log p(x_t | ...) + log p(z_t | ...) - log q(z_t | ...)."""
+    ancestors: Tensor
+    """(T, K, B) int64, which particle each one goes on from after step t; itself where nothing
+    was resampled."""
+    collected: Tensor
+    """(T, B) bool, where the weights were turned into evidence and set back to one: at every
+    resampling, and after the last step."""
+    kl: Tensor
+    """(T, K, B), log q(z_t | ...) - log p(z_t | ...), whose expectation is the KL of step t."""
+    state: State
+    """State after step T, K * B rows, particle-major, resampled."""
+
+
+def particle_filter(
+    model: VRNN,
+    x: Tensor,
+    mask: Tensor,
+    noise: Tensor,
+    uniform: Tensor,
+    resampling: str = "multinomial",
+    threshold: float = 0.5,
+    state: State | None = None,
+) -> Particles:
+    r"""Proposes z_t from the posterior, weighs it, and resamples where few particles carry the
+    weight.
+
+    .. math:: w_t^k = w_{t-1}^k \frac{p(x_t | z_{\le t}^k, x_{<t}) p(z_t^k | x_{<t}, z_{<t}^k)}
+        {q(z_t^k | \cdot)}
+
+    Args:
+        x: standardised frames, (T, B, D).
+        mask: (T, B); padding adds nothing.
+        noise: standard normal noise behind the proposals, (T, K * B, Z), particle-major.
+        uniform: in [0, 1), the choice of ancestors, (T, K, B); systematic resampling reads the
+            first of K only.
+        resampling: "multinomial", "systematic" or "never".
+        threshold: resample where the effective sample size is below this share of K.
+        state: where the recurrence starts, K * B rows; None for h_0 = 0.
+
+    References:
+        Filtering Variational Objectives (Maddison et al., 2017), algorithm 1,
+        https://arxiv.org/abs/1705.09279
+    """
+    check_filter(resampling, threshold)
+    T, K, B = uniform.shape
+    assert noise.shape[:2] == (T, K * B) and x.shape[:2] == (T, B) == mask.shape
+
+    phi_x, u = model.observe(x, mask)
+    state = model.rnn.initial(K * B) if state is None else state
+    own = torch.arange(K, device=x.device)[:, None].expand(K, B)
+    log_w = at_least_float32(x).new_zeros(K, B)
+    rows = []
+    for t in range(T):
+        h = top(state)
+        step = model.cell.step(phi_x[t].repeat(K, 1), u[t].repeat(K, 1), state, noise[t])
+        likelihood = model.likelihood(model.decode_features(step.phi_z, h))
+        kl = gaussian(step.mean, step.std).log_prob(step.z)
+        kl = kl - gaussian(*model.cell.prior(h)).log_prob(step.z)
+        log_alpha = likelihood.log_prob(x[t].repeat(K, 1)) - kl
+        log_w = log_w + torch.where(mask[t], log_alpha.unflatten(0, (K, B)), 0.0)
+
+        last = t == T - 1
+        few = effective_sample_size(log_w) < threshold * K
+        collected = few if resampling != "never" and not last else few.new_full((B,), last)
+        ancestors, state = own, step.state
+        if resampling != "never":
+            drawn = draw_ancestors(log_w, uniform[t], resampling)
+            ancestors = torch.where(collected, drawn, own)
+            state = take(state, ancestors)
+        rows.append(
+            (log_w, ancestors, collected, torch.where(mask[t], kl.unflatten(0, (K, B)), 0.0))
+        )
+        log_w = torch.where(collected, 0.0, log_w)
+    log_ws, chosen, when, kls = (torch.stack(part) for part in zip(*rows, strict=True))
+    return Particles(log_ws, chosen, when, kls, state)
+
+
+def check_filter(resampling: str, threshold: float) -> None:
+    if resampling not in RESAMPLING:
+        raise ValueError(f"resampling={resampling} is not one of {', '.join(RESAMPLING)}")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be a share of the particles in [0, 1], not {threshold}")
+
+
+def effective_sample_size(log_w: Tensor) -> Tensor:
+    r"""How many equally weighted particles are worth as much, :math:`(\sum_k w_k)^2 / \sum_k
+    w_k^2`.
+
+    Shapes: (*, K, B) -> (*, B), between 1 and K.
+    """
+    w = log_w.detach().softmax(-2)
+    return 1 / w.square().sum(-2)
+
+
+def draw_ancestors(log_w: Tensor, uniform: Tensor, resampling: str) -> Tensor:
+    """Draws K particles with replacement, by their weights. Shapes: (K, B), (K, B) -> (K, B)."""
+    cumulative = log_w.detach().softmax(0).cumsum(0).T.contiguous()
+    K = len(log_w)
+    if resampling == "systematic":
+        uniform = (torch.arange(K, device=uniform.device)[:, None] + uniform[:1]) / K
+    # Scaled by the sum, which rounding leaves a little off one: no particle without weight is hit.
+    places = uniform.to(cumulative).T * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, places.contiguous(), right=True).T.clamp_max(K - 1)
+
+
+def take(state: State, ancestors: Tensor) -> State:
+    """Gives each particle its ancestor's state. Shapes: (layers, K * B, H), (K, B)."""
+    B = ancestors.shape[1]
+    index = (ancestors * B + torch.arange(B, device=ancestors.device)).flatten()
+    return tuple(s.index_select(1, index) for s in state)
