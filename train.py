@@ -100,6 +100,7 @@ def conclude(
 
     from callbacks.samples import generate_raw, write_samples
     from callbacks.tables import scores_tables
+    from callbacks.tracking import log_sounds
 
     folder = Path(cfg.output_dir)
     figures |= {
@@ -110,8 +111,9 @@ def conclude(
     }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
     if not trainer.fast_dev_run:
-        sequences = generate_raw(module, n=8, seed=cfg.seed)
-        write_samples(sequences, module.hparams["data"], folder / "samples")
+        generated = generate_raw(module, n=8, seed=cfg.seed)
+        files = write_samples(generated, module.hparams["data"], folder / "samples")
+        log_sounds(trainer, [f for f in files if f.suffix == ".wav"], "samples/generated")
 
     spaces = list(module.hparams["data"]["log_scales"])
     splits = [split for split in ("untrained", "val", "test") if f"{split}/elbo" in figures]
@@ -136,11 +138,11 @@ def shown(folder: Path) -> Path:
 def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") -> None:
     """Refuses a likelihood that does not describe this kind of sequence."""
     likelihood = module.model.likelihood
-    if likelihood.kind != data.kind:
+    if data.kind not in likelihood.kinds:
         raise ValueError(
             f"model.likelihood={type(likelihood).__name__} describes "
-            f"{likelihood.kind} frames, but data={data.name} gives {data.kind} ones; "
-            f"{cfg.x.likelihood} would fit"
+            f"{' or '.join(likelihood.kinds)} frames, but data={data.name} gives {data.kind} "
+            f"ones; {cfg.x.likelihood} would fit"
         )
 
 

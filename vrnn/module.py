@@ -59,8 +59,8 @@ class VRNNModule(LightningModule):
         self.optim, self.particles, self.seed = optim, particles, seed
         self.figures: dict[str, float] = {}
         self.carried: State | None = None
-        self.val_scores = Scores(data["log_scales"])
-        self.test_scores = Scores(data["log_scales"])
+        self.val_scores = Scores.of(data)
+        self.test_scores = Scores.of(data)
 
     def configure_optimizers(self) -> Any:
         optimizer = instantiate(self.optim["optimizer"], self.model.parameters(), _convert_="all")
