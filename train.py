@@ -44,6 +44,9 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     data: SequenceData = instantiate(plain["data"])
     data.prepare_data()
     data.setup()
+    if cfg.x.dim is None:
+        cfg.x.dim = data.x_dim
+        plain = OmegaConf.to_container(cfg, resolve=True)
     module = VRNNModule(
         model=plain["model"],
         objective=plain["objective"],
@@ -134,13 +137,18 @@ def shown(folder: Path) -> Path:
 
 
 def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") -> None:
-    """Refuses a likelihood that does not describe this kind of sequence."""
+    """Refuses a model that does not describe this kind of sequence, or frames of this size."""
     likelihood = module.model.likelihood
     if likelihood.kind != data.kind:
         raise ValueError(
             f"model.likelihood={type(likelihood).__name__} describes "
             f"{likelihood.kind} frames, but data={data.name} gives {data.kind} ones; "
             f"{cfg.x.likelihood} would fit"
+        )
+    if module.model.x_dim != data.x_dim:
+        raise ValueError(
+            f"x.dim={module.model.x_dim}, but data={data.name} gives frames of {data.x_dim} "
+            "numbers; leave x.dim at its default"
         )
 
 

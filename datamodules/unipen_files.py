@@ -28,7 +28,7 @@ class Segment(NamedTuple):
     """A line of text."""
 
     x: np.ndarray
-    """(T, 3), [pen, dx, dy] in the tablet's units; no frames if there are fewer than two points."""
+    """(T, 3), [pen, dx, dy] in the tablet's units; empty if there are fewer than two points."""
     text: str
     writer: str
     rate: float
