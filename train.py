@@ -47,6 +47,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     if cfg.x.dim is None:
         cfg.x.dim = data.x_dim
         plain = OmegaConf.to_container(cfg, resolve=True)
+    check_bits(plain["model"], data)
     module = VRNNModule(
         model=plain["model"],
         objective=plain["objective"],
@@ -134,6 +135,15 @@ def shown(folder: Path) -> Path:
     """A path as the user would type it."""
     here = Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+def check_bits(model: dict[str, Any], data: "SequenceData") -> None:
+    """Refuses a model of mixtures where frames are bits, before it is built."""
+    if data.kind == "binary" and "components" in model["likelihood"]:
+        raise ValueError(
+            f"data={data.name} gives binary frames, of which there are no mixtures of Gaussians; "
+            "choose model=vrnn_bernoulli or rnn_bernoulli"
+        )
 
 
 def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") -> None:
