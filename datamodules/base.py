@@ -123,10 +123,13 @@ class SequenceData(LightningDataModule):
         if self.normaliser == "coordinate":
             real = [d for d in range(self.x_dim) if d not in self.binary]
             shift[real], scale[real] = (moment[real] for moment in moments(train))
-            if not (scale > 0).all():
-                constant = [self.columns[d] for d in np.flatnonzero(scale <= 0)]
+            # Of a constant, rounding leaves a standard deviation near 1e-16 of its value.
+            varies = scale > 1e-12 * np.abs(shift)
+            if not varies.all():
+                constant = [self.columns[d] for d in np.flatnonzero(~varies)]
                 raise ValueError(
-                    f"data={self.name}: constant in the training split: {', '.join(constant)}"
+                    f"data={self.name}: constant in the training split: {', '.join(constant)}; "
+                    "leave it out, or choose data.normaliser=none"
                 )
         return shift, scale
 
