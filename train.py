@@ -136,11 +136,11 @@ def shown(folder: Path) -> Path:
 def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") -> None:
     """Refuses a likelihood that does not describe this kind of sequence."""
     likelihood = module.model.likelihood
-    if likelihood.kind != data.kind:
+    if data.kind not in likelihood.kinds:
         raise ValueError(
             f"model.likelihood={type(likelihood).__name__} describes "
-            f"{likelihood.kind} frames, but data={data.name} gives {data.kind} ones; "
-            f"{cfg.x.likelihood} would fit"
+            f"{' or '.join(likelihood.kinds)} frames, but data={data.name} gives {data.kind} "
+            f"ones; {cfg.x.likelihood} would fit"
         )
 
 

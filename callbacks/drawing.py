@@ -45,6 +45,7 @@ def draw_roll(ax: Axes, x: np.ndarray, rate: float) -> None:
 DRAWERS: dict[str, Callable[[Axes, np.ndarray, float], None]] = {
     "pen": draw_pen,
     "real": draw_signal,
+    "audio": draw_signal,
     "binary": draw_roll,
 }
 

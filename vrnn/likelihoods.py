@@ -24,12 +24,12 @@ class Likelihood(nn.Module, ABC):
     """A family of distributions over one frame x_t.
 
     Attributes:
-        kind: the kind of sequence it describes, "pen", "real" or "binary".
+        kinds: the kinds of sequence it describes, of "pen", "real", "audio" and "binary".
         x_dim: D, numbers in a frame.
         size: P, numbers wanted from the decoder.
     """
 
-    kind: str
+    kinds: tuple[str, ...]
     x_dim: int
     size: int
 
@@ -68,7 +68,7 @@ class GaussianMixture(Likelihood):
         components: K.
     """
 
-    kind = "real"
+    kinds = ("real", "audio")
 
     def __init__(self, x_dim: int, components: int = 1) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class PenMixture(Likelihood):
         components: K.
     """
 
-    kind = "pen"
+    kinds = ("pen",)
 
     def __init__(self, x_dim: int = 3, components: int = 20) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Bernoulli(Likelihood):
         x_dim: D.
     """
 
-    kind = "binary"
+    kinds = ("binary",)
 
     def __init__(self, x_dim: int) -> None:
         super().__init__()
