@@ -25,12 +25,14 @@ class Likelihood(nn.Module, ABC):
     """A family of distributions over one frame x_t.
 
     Attributes:
-        kind: the kind of sequence it describes, "pen", "real" or "binary".
+        kinds: the kinds of sequence it describes, of "pen", "real", "audio" and "binary".
+        discrete: `log_prob` is the log of a probability, which has no unit of x, not of a density.
         x_dim: D, numbers in a frame.
         size: P, numbers wanted from the decoder.
     """
 
-    kind: str
+    kinds: tuple[str, ...]
+    discrete: bool = False
     x_dim: int
     size: int
 
@@ -69,7 +71,7 @@ class GaussianMixture(Likelihood):
         components: K.
     """
 
-    kind = "real"
+    kinds = ("real", "audio")
 
     def __init__(self, x_dim: int, components: int = 1) -> None:
         super().__init__()
@@ -110,7 +112,7 @@ class PenMixture(Likelihood):
         components: K.
     """
 
-    kind = "pen"
+    kinds = ("pen",)
 
     def __init__(self, x_dim: int = 3, components: int = 20) -> None:
         super().__init__()
@@ -157,7 +159,7 @@ class Bernoulli(Likelihood):
             log-odds.
     """
 
-    kind = "binary"
+    kinds = ("binary",)
 
     def __init__(self, x_dim: int, frequencies: Sequence[float] | None = None) -> None:
         super().__init__()

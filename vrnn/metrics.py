@@ -1,6 +1,8 @@
 """Means over sequences and their standard errors, exact in any batching, over any processes."""
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,18 +21,29 @@ class Scores(Metric):
         sequences by
     the sum of their steps; `..._se` the standard errors of these over sequences. They are in
     standardised space; for densities, `f_raw`, `f_raw_per_step` and so on are the same in the
-    corpus's own units, and `f_paper` in those of the paper's tables where there are such.
+    corpus's own units, and `f_paper` in those of the paper's tables where there are such. Log
+    probabilities of a discrete likelihood are the same in all spaces, and there are also
+    `f_bits_per_sample`, by the D numbers of a frame, the less the better.
 
     Args:
         log_scales: log scale of every space (`vrnn.normaliser.convert`).
+        discrete: D, if the likelihood is a discrete one.
     """
 
     full_state_update = False
 
-    def __init__(self, log_scales: Mapping[str, float]) -> None:
+    @classmethod
+    def of(cls, data: Mapping[str, Any], discrete: bool) -> "Scores":
+        """Creates the scores of data so described (`SequenceData.description`), under a discrete
+        likelihood or a density."""
+        if discrete:
+            return cls(dict.fromkeys(data["log_scales"], 0.0), len(data["shift"]))
+        return cls(data["log_scales"])
+
+    def __init__(self, log_scales: Mapping[str, float], discrete: int | None = None) -> None:
         super().__init__()
 
-        self.log_scales = dict(log_scales)
+        self.log_scales, self.discrete = dict(log_scales), discrete
         self.names: list[str] = []
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
@@ -49,9 +62,11 @@ class Scores(Metric):
         for name, nats in zip(self.names, rows[:, 2:].T, strict=True):
             result |= summary(name, nats, steps)
             for space in self.log_scales if name in DENSITIES else ():
-                if space != "standardised":
-                    converted = convert(nats, steps, self.log_scales, "standardised", space)
-                    result |= summary(f"{name}_{space}", converted, steps)
+                converted = convert(nats, steps, self.log_scales, "standardised", space)
+                key = name if space == "standardised" else f"{name}_{space}"
+                result |= summary(key, converted, steps)
+                if self.discrete is not None:
+                    result |= bits_per_sample(key, result, self.discrete)
         return result
 
 
@@ -65,3 +80,13 @@ def summary(name: str, nats: Tensor, steps: Tensor) -> dict[str, float]:
         result[f"{name}_se"] = (nats.std() / n**0.5).item()
         result[f"{name}_per_step_se"] = (residual.std() / n**0.5 / steps.mean()).item()
     return result
+
+
+def bits_per_sample(name: str, figures: Mapping[str, float], x_dim: int) -> dict[str, float]:
+    """The same as `{name}_per_step`, in bits for each of the x_dim numbers of a frame."""
+    factors = {"": -1 / (x_dim * math.log(2)), "_se": 1 / (x_dim * math.log(2))}
+    return {
+        f"{name}_bits_per_sample{suffix}": factor * figures[f"{name}_per_step{suffix}"]
+        for suffix, factor in factors.items()
+        if f"{name}_per_step{suffix}" in figures
+    }
