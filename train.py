@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from datamodules.base import SequenceData
+    from vrnn.likelihoods import Likelihood
     from vrnn.module import VRNNModule
 
 log = logging.getLogger(__name__)
@@ -162,6 +163,28 @@ def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") ->
             f"x.dim={module.model.x_dim}, but data={data.name} gives frames of {data.x_dim} "
             "numbers; leave x.dim at its default"
         )
+    check_levels(cfg, data, likelihood)
+
+
+def check_levels(cfg: "DictConfig", data: "SequenceData", likelihood: "Likelihood") -> None:
+    """Refuses raw frames that a discrete likelihood has no levels for, by a look at a hundred."""
+    import numpy as np
+
+    from vrnn.discrete import DiscreteLikelihood
+
+    if not isinstance(likelihood, DiscreteLikelihood):
+        return
+    lowest, highest = likelihood.grid.lowest, likelihood.grid.highest
+    train = data.splits["train"]
+    for i in range(min(100, len(train))):
+        raw = np.asarray(train[i], np.float64)
+        off = (raw != raw.round()) | (raw < lowest) | (raw > highest)
+        if off.any():
+            raise ValueError(
+                f"model.likelihood={type(likelihood).__name__} describes whole numbers from "
+                f"{lowest} to {highest}, but data={data.name} has {raw[off][0]:g}; "
+                f"{cfg.x.likelihood} would fit"
+            )
 
 
 def resume_from(cfg: "DictConfig") -> str | None:

@@ -60,6 +60,8 @@ def shrink(cfg: DictConfig) -> DictConfig:
         cfg.model.update({key: size for key, size in SMALL.items() if key in cfg.model})
         if cfg.model.likelihood.get("components", 1) > 1:
             cfg.model.likelihood.components = 2
+        if "hidden" in cfg.model.likelihood:
+            cfg.model.likelihood.hidden = 6
     return cfg
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Independent, MixtureSameFamily, Normal
 
 from vrnn import DMM, RNN, SRNN, STORN, VRNN, bounds
+from vrnn.autoregressive import AutoregressiveBernoulli, AutoregressiveGaussianMixture
 from vrnn.distributions import PenDistribution
 from vrnn.likelihoods import Bernoulli, GaussianMixture, PenMixture
 from vrnn.networks import top
@@ -280,7 +281,14 @@ def test_vrnn_i_has_a_standard_prior_at_every_step(make_model):
 
 @pytest.mark.parametrize(
     "likelihood",
-    [GaussianMixture(3), GaussianMixture(3, 2), PenMixture(components=2), Bernoulli(3)],
+    [
+        GaussianMixture(3),
+        GaussianMixture(3, 2),
+        PenMixture(components=2),
+        Bernoulli(3),
+        AutoregressiveBernoulli(3, 8),
+        AutoregressiveGaussianMixture(3, 2, 8),
+    ],
     ids=repr,
 )
 def test_a_constant_sequence_does_not_run_away(likelihood):
