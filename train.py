@@ -146,17 +146,17 @@ def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") ->
 
 def resume_from(cfg: "DictConfig") -> str | None:
     """The checkpoint to go on from; `ckpt=last` starts afresh where there is none yet."""
-    from vrnn.checkpoint import read
+    from vrnn.checkpoint import find_last, read
 
     if cfg.ckpt is None:
         return None
-    own = Path(cfg.output_dir) / "checkpoints" / "last.ckpt"
-    path = own if cfg.ckpt == "last" else Path(cfg.ckpt)
-    if cfg.ckpt == "last" and not own.exists():
+    if cfg.ckpt != "last":
+        read(Path(cfg.ckpt))
+        return str(cfg.ckpt)
+    found = find_last(Path(cfg.output_dir))
+    if found is None:
         log.info("ckpt=last: nothing to resume in %s, so training starts afresh", cfg.output_dir)
-        return None
-    read(path)
-    return str(path)
+    return None if found is None else str(found)
 
 
 def best_checkpoint(trainer: "Trainer") -> str | None:
