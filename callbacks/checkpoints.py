@@ -1,4 +1,4 @@
-"""last.ckpt: written so that no moment is a bad one to be killed at, and to go on exactly from."""
+"""Checkpoints that are never half written, and that training goes on from exactly."""
 
 import logging
 import os
@@ -13,20 +13,21 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from vrnn.checkpoint import previous
 
-__all__ = ["DurableFiles", "LastCheckpoint"]
+__all__ = ["BestCheckpoint", "DurableFiles", "LastCheckpoint"]
 
 log = logging.getLogger(__name__)
 
 
 class DurableFiles(TorchCheckpointIO):
-    """Writes checkpoints under a temporary name, synchronises and renames them; of a last.ckpt, the
-    one before it is kept."""
+    """Writes checkpoints under a temporary name, synchronises and renames them, and keeps the one
+    that a last.ckpt replaces."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -46,6 +47,27 @@ class DurableFiles(TorchCheckpointIO):
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's, but no score that is infinite or not a number is ever the best."""
+
+    best_epoch = 0
+    """The epoch after which the best score was reached, from 1."""
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        finite = current is not None and bool(torch.isfinite(current))
+        better = finite and super().check_monitor_top_k(trainer, current)
+        if better:
+            self.best_epoch = trainer.current_epoch + 1
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.best_epoch = state_dict.get("best_epoch", 0)
 
 
 class LastCheckpoint(Checkpoint):
@@ -169,7 +191,7 @@ def last_is_done(trainer: Trainer) -> bool:
 def counters(
     loop: Mapping[str, Any], updates: int, last: bool, over: bool, validation: str | None
 ) -> dict[str, Any]:
-    """Lightning's counters of a training loop in one of the few forms that it goes on from exactly.
+    """Lightning's counters of a training loop, in one of the few forms it goes on from exactly.
 
     Args:
         loop: the counters at the time of saving.

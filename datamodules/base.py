@@ -200,11 +200,11 @@ class SequenceData(LightningDataModule):
         else:
             order = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world)
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        going_on = split == "train" and self.trainer is not None
+        sampler = resumed(order, self.trainer) if split == "train" else order
         return DataLoader(
             # Lightning overfits the batches of a sequential sampler only: the first epoch's.
             Subset(batches, list(order)) if fixed else batches,  # type: ignore[arg-type]
-            sampler=None if fixed else resumed(order, self.trainer) if going_on else order,
+            sampler=None if fixed else sampler,
             batch_size=None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

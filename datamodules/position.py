@@ -39,11 +39,12 @@ class Remaining(Sampler[Any]):
         return len(self.sampler)
 
 
-def resumed(sampler: Sampler[Any], trainer: Trainer) -> Sampler[Any]:
+def resumed(sampler: Sampler[Any], trainer: Trainer | None) -> Sampler[Any]:
     """The sampler from where Lightning's counters, restored from a checkpoint, stand."""
-    loop = trainer.fit_loop
     # Even where the epoch was completed: workers fetch before Lightning has set the next one.
-    if not loop.is_resuming:
+    if trainer is None or not trainer.fit_loop.is_resuming:
         return sampler
+    loop = trainer.fit_loop
     done = loop.epoch_loop.batch_progress.current.completed
-    return Remaining(sampler, loop.epoch_progress.current.processed, done)
+    epoch: int = loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+    return Remaining(sampler, epoch, done)

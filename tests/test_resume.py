@@ -2,27 +2,19 @@
 
 import contextlib
 import csv
-import logging
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import CONF, LINES, QUIET, SMALL, configure
+from helpers import configure
 from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import train
-from callbacks.checkpoints import DurableFiles
-from vrnn.checkpoint import CheckpointError, find_last, previous, read
+from vrnn.checkpoint import read
 
 SCHEDULE = ["optim=adam_cosine", "optim.steps=12", "objective.kl_start=0.1", "test=false"]
 SCHEDULE += ["objective.kl_steps=9", "untrained=false", "callbacks.last.minutes=0"]
@@ -107,7 +99,11 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
             return [f"{path}: {sorted(map(str, a.keys() ^ b.keys()))}"]
         return [d for key in a for d in differences(a[key], b[key], f"{path}/{key}")]
     if isinstance(a, list | tuple):
-        return [d for i, (x, y) in enumerate(zip(a, b)) for d in differences(x, y, f"{path}/{i}")]
+        return [
+            d
+            for i, (x, y) in enumerate(zip(a, b, strict=True))
+            for d in differences(x, y, f"{path}/{i}")
+        ]
     named = isinstance(a, str) and "/" in a
     return [] if named or a == b else [f"{path}: {a} {b}"]
 

@@ -136,7 +136,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def check_sums(file: Path) -> None:
-    """Refuses a file whose bytes have changed, which torch does not notice, or that would unfold."""
+    """Refuses a file that is compressed, or whose bytes have changed, which torch does not see."""
     with zipfile.ZipFile(file) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ValueError("it is compressed")

@@ -42,3 +42,18 @@ def latent_use(
         return None
     kl = kl_divergence(per_dimension(trace.posterior), per_dimension(trace.prior))[mask]
     return LatentUse(kl.mean(0), trace.posterior.mean[mask].var(0) > ACTIVE_VARIANCE)
+
+
+@torch.no_grad()
+def sigma_range(model: SequenceModel, x: Tensor, mask: Tensor) -> str:
+    """Says between what the standard deviations of the likelihood lie on a batch's own steps.
+
+    Shapes: x (T, B, D), mask (T, B).
+    """
+    likelihood = model.trace(x, mask).likelihood
+    std = getattr(likelihood, "std", None)
+    std = (likelihood.stddev if std is None else std)[mask]
+    finite = std[std.isfinite()]
+    rest = std.numel() - finite.numel()
+    between = f"in {finite.min():.3g} to {finite.max():.3g}" if len(finite) else "nowhere finite"
+    return between + (f", {rest:,} of {std.numel():,} not finite" if rest else "")
