@@ -6,6 +6,7 @@ Every option of every group: python train.py --help. Sweeps: python train.py -m
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +32,11 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     """
     from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
+    from lightning.pytorch.utilities import rank_zero_only
     from omegaconf import OmegaConf
 
     from callbacks.errors import check_types
+    from callbacks.record import record
     from callbacks.tracking import close_loggers, quieten_lightning
     from vrnn.module import VRNNModule
 
@@ -58,6 +61,9 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         seed=cfg.seed,
     )
     check_kind(cfg, data, module)
+    started = time.monotonic()
+    if rank_zero_only.rank == 0:
+        record(Path(cfg.output_dir), plain, data)
 
     loggers = [instantiate(node) for node in plain["logger"].values()]
     try:
@@ -73,7 +79,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
             best = best_checkpoint(trainer)
             trainer.validate(module, data, ckpt_path=best, verbose=False)
             trainer.test(module, data, ckpt_path=best, verbose=False)
-        figures |= module.figures
+        figures |= module.figures | {"minutes": (time.monotonic() - started) / 60}
         if trainer.is_global_zero:
             conclude(cfg, trainer, module, figures)
         return figures
@@ -113,6 +119,7 @@ def conclude(
         "particles": cfg.particles,
         "epochs": trainer.current_epoch,
         "updates": trainer.global_step,
+        "best_epoch": getattr(trainer.checkpoint_callback, "best_epoch", 0),
     }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
     if not trainer.fast_dev_run:
@@ -187,19 +194,32 @@ def check_levels(cfg: "DictConfig", data: "SequenceData", likelihood: "Likelihoo
             )
 
 
+def finished_before(cfg: "DictConfig") -> dict[str, float] | None:
+    """The figures of this job of a sweep if it came to its end before; it is not run again."""
+    from omegaconf import OmegaConf
+
+    from callbacks.record import finished
+
+    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    figures = finished(Path(cfg.output_dir), plain)
+    if figures is not None:
+        log.info("%s came to its end before, so it is not run again", cfg.output_dir)
+    return figures
+
+
 def resume_from(cfg: "DictConfig") -> str | None:
     """The checkpoint to go on from; `ckpt=last` starts afresh where there is none yet."""
-    from vrnn.checkpoint import read
+    from vrnn.checkpoint import find_last, read
 
     if cfg.ckpt is None:
         return None
-    own = Path(cfg.output_dir) / "checkpoints" / "last.ckpt"
-    path = own if cfg.ckpt == "last" else Path(cfg.ckpt)
-    if cfg.ckpt == "last" and not own.exists():
+    if cfg.ckpt != "last":
+        read(Path(cfg.ckpt))
+        return str(cfg.ckpt)
+    found = find_last(Path(cfg.output_dir))
+    if found is None:
         log.info("ckpt=last: nothing to resume in %s, so training starts afresh", cfg.output_dir)
-        return None
-    read(path)
-    return str(path)
+    return None if found is None else str(found)
 
 
 def best_checkpoint(trainer: "Trainer") -> str | None:
@@ -218,14 +238,19 @@ def main(cfg: "DictConfig") -> float:
     cfg.output_dir = hydra_cfg.runtime.output_dir
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     if sweep and cfg.logger.get("wandb") and cfg.logger.wandb.group is None:
-        cfg.logger.wandb.group = Path(hydra_cfg.sweep.dir).name
+        # Grouped by it, W&B shows what the sweep's table does: means over seeds.
+        words = [word for word in hydra_cfg.overrides.task if not word.startswith("seed=")]
+        name = f"{Path(hydra_cfg.sweep.dir).name} {' '.join(words)}"
+        cfg.logger.wandb.group = name[:128]
+    figures: dict[str, float] = {}
     with readable_errors(Path(cfg.output_dir), end=not sweep):
         if sweep and cfg.trainer.devices != 1:
             raise ValueError(
                 f"trainer.devices={cfg.trainer.devices} with -m would start every job on "
                 "every process: use one device a job, trainer.strategy=ddp_spawn, or single runs"
             )
-        return run(cfg).get("val/elbo", float("nan"))
+        figures = (finished_before(cfg) if sweep else None) or run(cfg)
+    return figures.get("val/elbo", float("nan"))
 
 
 if __name__ == "__main__":

@@ -117,3 +117,5 @@ def quieten_lightning() -> None:
     )
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # It is: see datamodules.position.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")

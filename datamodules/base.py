@@ -10,6 +10,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, Subset
 
+from datamodules.position import resumed
 from datamodules.ragged import Ragged
 from datamodules.streams import StreamBatches, Windows
 
@@ -237,10 +238,11 @@ class SequenceData(LightningDataModule):
             crop = self.max_steps if split == "train" and self.crop == "random" else None
             order = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world, crop)
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        sampler = resumed(order, self.trainer) if split == "train" else order
         return DataLoader(
             # Lightning overfits the batches of a sequential sampler only: the first epoch's.
             Subset(batches, list(order)) if fixed else batches,  # type: ignore[arg-type]
-            sampler=None if fixed else order,
+            sampler=None if fixed else sampler,
             batch_size=None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

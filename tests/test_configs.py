@@ -207,7 +207,7 @@ def test_overfitting_is_to_the_same_batch_of_several_sequences(tmp_path: Path) -
 def test_every_configuration_begins_with_its_command(path: Path) -> None:
     lines = path.read_text().splitlines()
     first = lines[1] if lines[0].startswith("# @package") else lines[0]
-    assert first.startswith("# python train.py")
+    assert first.startswith(("# python train.py", f"# wandb sweep conf/sweep/{path.name}"))
     group = path.parent.relative_to(CONF)
     if str(group).split("/")[0] in ("model", "data", "experiment", "debug"):
         root, *rest = (group / path.stem).parts

@@ -46,7 +46,13 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_figures_checkpoints_and_samples(spoiled: Path) -> None:
     files = {str(path.relative_to(spoiled)) for path in spoiled.rglob("*") if path.is_file()}
     samples = {f"samples/generated.{suffix}" for suffix in ("png", "svg", "npz")}
-    kept = {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.json", "metrics.csv"}
+    names = ("best", "last", "last-prev")
+    kept = {f"checkpoints/{name}.ckpt" for name in names} | {
+        "metrics.json",
+        "metrics.csv",
+        "run.json",
+    }
+    files -= {"changes.patch"}  # of a repository with changes
     assert files == samples | kept | {"hparams.yaml"}
 
 
@@ -134,7 +140,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, no_samples: None
 
     monitor, patience = (
         next(key for key in whole["callbacks"] if key.startswith(name))
-        for name in ("ModelCheckpoint", "EarlyStopping")
+        for name in ("BestCheckpoint", "EarlyStopping")
     )
     scores = [content["callbacks"][monitor]["best_model_score"] for content in (whole, second)]
     assert scores[0] == scores[1]
