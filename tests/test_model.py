@@ -7,8 +7,8 @@ import torch
 from torch.distributions import Independent, MixtureSameFamily, Normal
 
 from vrnn import RNN, VRNN, bounds
-from vrnn.distributions import PenDistribution
 from vrnn.autoregressive import AutoregressiveBernoulli, AutoregressiveGaussianMixture
+from vrnn.distributions import PenDistribution
 from vrnn.likelihoods import Bernoulli, GaussianMixture, PenMixture
 from vrnn.networks import top
 from vrnn.normaliser import Normaliser
