@@ -227,7 +227,8 @@ class MuLawDistribution(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of the levels nearest to `value`. Shapes: (*, D) -> (*)."""
         c = self.of_level[self.grid.index(value)]
-        log_class = self.logits.expand(*c.shape, -1).gather(-1, c[..., None]).squeeze(-1)
+        shape = torch.broadcast_shapes(c.shape, self.logits.shape[:-1])
+        log_class = self.logits.expand(*shape, -1).gather(-1, c.expand(shape)[..., None])[..., 0]
         return (log_class - self.counts.to(log_class.dtype).log()[c]).sum(-1)
 
     @torch.no_grad()
