@@ -27,6 +27,8 @@ class PianoRolls(SequenceData):
 
     Args:
         root: folder that holds one of `files`.
+        transpose: training pieces are moved by up to so many semitones up or down, anew in every
+            epoch.
         **kwargs: of `SequenceData`.
 
     References:
@@ -41,9 +43,20 @@ class PianoRolls(SequenceData):
     rate = 4.0
     files: tuple[str, ...]
 
-    def __init__(self, root: str | Path, **kwargs: Any) -> None:
+    def __init__(self, root: str | Path, transpose: int = 0, **kwargs: Any) -> None:
         super().__init__(normaliser="none", **kwargs)
-        self.root = Path(root).expanduser()
+        if not 0 <= transpose <= 12:
+            raise ValueError(f"data.transpose must be 0 to 12 semitones, not {transpose}")
+
+        self.root, self.transpose = Path(root).expanduser(), transpose
+
+    def augment(self, sequence: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Moves a piece (T, 88) by as many semitones as keep its notes on the keyboard."""
+        keys = np.flatnonzero(sequence.any(0))
+        if self.transpose == 0 or len(keys) == 0:
+            return sequence
+        down, up = min(self.transpose, keys[0]), min(self.transpose, KEYS - 1 - keys[-1])
+        return np.roll(sequence, rng.integers(-down, up + 1), axis=1)
 
     def load(self) -> dict[str, Ragged]:
         for name in self.files:

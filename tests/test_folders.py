@@ -55,7 +55,7 @@ def test_numbers_may_be_large_without_losing_what_varies(tmp_path: Path) -> None
         lines = [f"{t!r},{i}.{k}" for k, t in enumerate(clock.tolist())]
         (tmp_path / "sub" / f"{i}.csv").write_text("\n".join(["a,b", *lines]))
     data = opened(CSVFolder(tmp_path))
-    x = data.batch("train", np.array([0])).x[:, 0, 0]
+    x = next(iter(data.train_dataloader())).x[:, 0, 0]
     np.testing.assert_allclose(np.diff(x), 0.01 / data.scale[0], rtol=1e-3)
 
 

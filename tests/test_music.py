@@ -30,8 +30,10 @@ def test_rolls_are_read_as_they_are(write, tmp_path: Path) -> None:
         assert len(data.splits[split]) == len(splits[key])
         for read, roll in zip(data.splits[split], splits[key], strict=True):
             np.testing.assert_array_equal(read, roll)
-    x = data.batch("train", np.array([2])).x
-    np.testing.assert_array_equal(x[:, 0], splits["train"][2].astype(np.float32))
+    for batch in data.test_dataloader():
+        for b, i in enumerate(batch.ids):
+            x = batch.x[batch.mask[:, b], b]
+            np.testing.assert_array_equal(x, splits[ROOMS["test"]][i].astype(np.float32))
 
 
 def test_the_columns_are_the_keys_of_a_piano(tmp_path: Path) -> None:
@@ -58,7 +60,7 @@ def test_a_trained_model_of_rolls(model: str, tmp_path: Path) -> None:
     """Its scores are in nats per step, the same in both spaces; it centres what it is fed, also
     after it was loaded."""
     write_mat(tmp_path / "JSB_Chorales.mat", pieces())
-    choices = [f"model={model}", "data=jsb", f"data.root={tmp_path}", "model.centre=true"]
+    choices = [f"model={model}", "data=jsb", f"data.root={tmp_path}", "data.centre=true"]
     cfg = configure(tmp_path / "run", *choices, "trainer.max_epochs=1", lines=False)
     _, start = build(cfg)
     means = np.concatenate(pieces()["train"]).mean(0)
@@ -182,3 +184,30 @@ def test_both_forms_of_the_real_chorales_are_equal(corpora: Path) -> None:
     for split in ROOMS:
         for one, other in zip(mat[split], pitches[split], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_transposed_pieces_are_the_same_music_higher_or_lower(tmp_path: Path) -> None:
+    write_mat(tmp_path / "JSB_Chorales.mat", pieces(sizes=(1, 1, 1)))
+    data = JSB(tmp_path, transpose=3)
+    data.setup()
+    (piece,) = data.splits["train"]
+    piece = np.array(piece)
+    piece[:, :2] = 0  # The lowest note is the third key, so that two semitones down are possible.
+    piece[0, 2] = 1
+    piece[:, 60:] = 0
+    moves = []
+    for seed in range(200):
+        moved = data.augment(piece, np.random.default_rng(seed))
+        move = int(np.flatnonzero(moved.any(0))[0]) - 2
+        np.testing.assert_array_equal(moved, np.roll(piece, move, axis=1))
+        moves.append(move)
+    assert set(moves) == {-2, -1, 0, 1, 2, 3}
+    silent = np.zeros((4, 88), np.uint8)
+    assert data.augment(silent, np.random.default_rng(0)) is silent
+    loader = data.train_dataloader()
+    first = next(iter(loader)).x
+    loader.sampler.set_epoch(1)
+    second = next(iter(loader)).x
+    assert first.sum() == second.sum() and not torch.equal(first, second)
+    with pytest.raises(ValueError, match="data.transpose must be 0 to 12"):
+        JSB(tmp_path, transpose=13)
