@@ -292,5 +292,3 @@ def test_bad_arguments_are_named():
             AutoregressiveGaussianMixture(4, **{name: 0})
     with pytest.raises(ValueError, match=r"likelihood\.hidden must be at least 1, not -2"):
         AutoregressiveBernoulli(4, hidden=-2)
-    with pytest.raises(ValueError, match="frequencies has 2 numbers for x_dim=3"):
-        AutoregressiveBernoulli(3, frequencies=[0.1, 0.2])
