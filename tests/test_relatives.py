@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from helpers import build, configure
 from linear_gaussian import all_of, pre_sigma, set_gaussian, set_pairs
 from state_space import StateSpace, draw
 from torch import nn
 
+import vrnn
 from vrnn import DMM, SRNN, STORN, bounds
 from vrnn.distributions import gaussian
+from vrnn.dmm import Combiner, GatedTransition
 from vrnn.likelihoods import GaussianMixture, PenMixture
 from vrnn.networks import top
 from vrnn.objectives import ELBO, FIVO, IWAE
@@ -173,6 +176,38 @@ def test_parameter_counts_are_those_by_hand(kind, options, expected):
     assert model.parameter_count == expected + 7 * 6 + 6
 
 
+@torch.no_grad()
+def test_gates_choose_between_a_linear_and_a_nonlinear_mean():
+    transition, z = GatedTransition(2, 8, 1), torch.randn(5, 2)
+    proposal = transition.proposal(z)
+    for bias, expected in ((-1e4, z), (1e4, proposal), (0.0, (z + proposal) / 2)):
+        transition.gate[1].weight.zero_()
+        transition.gate[1].bias.fill_(bias)
+        mean, std = transition(z)
+        torch.testing.assert_close(mean, expected)  # The linear mean starts as the identity.
+    a = proposal.clamp_min(0) @ transition.std.weight.T + 0.6
+    torch.testing.assert_close(std, a.exp().log1p() + 1e-4)
+
+
+@torch.no_grad()
+def test_the_smoother_averages_past_and_future():
+    combiner, b, z = Combiner(2, 9), torch.randn(5, 9), torch.randn(5, 2)
+    c = 0.5 * ((z @ combiner.past.weight.T).tanh() + b)
+    mean, std = combiner(b, z)
+    torch.testing.assert_close(mean, c @ combiner.out.weight[:2].T)
+    torch.testing.assert_close(std, (c @ combiner.out.weight[2:].T + 0.6).exp().log1p() + 1e-4)
+
+
+def test_a_residual_mean_is_that_of_the_prior_plus_a_correction(make_model):
+    model, x = make_model(SRNN), torch.randn(4, 2, 3)
+    with torch.no_grad():
+        model.cell.encoder.out.weight[:2] = 0
+        model.cell.encoder.out.bias[:2] = torch.tensor([0.5, -2.0])
+    trace = model.trace(x)
+    correction = trace.posterior.mean - trace.prior.mean
+    torch.testing.assert_close(correction, torch.tensor([0.5, -2.0]).expand(4, 2, 2))
+
+
 class ExactCombiner(nn.Module):
     """q(z_t | z_{t-1}, x_{t..T}) from its offset, slope and standard deviation."""
 
@@ -288,6 +323,20 @@ def test_half_precision_follows(model):
     assert not torch.equal(trace.z, exact.z)
     bounds.elbo(trace, x, mask).sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["srnn", "storn", "dmm_bernoulli"])
+def test_a_model_comes_back_from_the_file_of_its_module(name, tmp_path):
+    likelihood = "Bernoulli" if name == "dmm_bernoulli" else "PenMixture"
+    cfg = configure(tmp_path, f"model={name}", f"x.likelihood=vrnn.likelihoods.{likelihood}")
+    _, module = build(cfg)
+    file = tmp_path / "model.ckpt"
+    content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    torch.save(content, file)
+    loaded = vrnn.load(file)
+    assert type(loaded) is type(module.model)
+    line = loaded.generate(4, 2, prime=torch.zeros(2, 2, 3), seed=0)
+    assert torch.equal(line, module.model.generate(4, 2, prime=torch.zeros(2, 2, 3), seed=0))
 
 
 def test_bad_arguments_are_named():
