@@ -82,3 +82,18 @@ def overlap(q: Normal, p: Normal) -> Tensor:
     variance = q.variance + p.variance
     ratio = (2 * q.stddev * p.stddev / variance).sqrt()
     return ratio * (-0.25 * (q.mean - p.mean).square() / variance).exp()
+
+
+@torch.no_grad()
+def sigma_range(model: SequenceModel, x: Tensor, mask: Tensor) -> str:
+    """Says between what the standard deviations of the likelihood lie on a batch's own steps.
+
+    Shapes: x (T, B, D), mask (T, B).
+    """
+    likelihood = model.trace(x, mask).likelihood
+    std = getattr(likelihood, "std", None)
+    std = (likelihood.stddev if std is None else std)[mask]
+    finite = std[std.isfinite()]
+    rest = std.numel() - finite.numel()
+    between = f"in {finite.min():.3g} to {finite.max():.3g}" if len(finite) else "nowhere finite"
+    return between + (f", {rest:,} of {std.numel():,} not finite" if rest else "")

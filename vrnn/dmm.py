@@ -153,7 +153,7 @@ class DMM(LatentModel):
     def observe(
         self, x: Tensor, mask: Tensor, state: State | None = None
     ) -> tuple[Tensor, Tensor]:
-        phi_x = self.phi_x(x)
+        phi_x = self.features(x)
         return phi_x, summarise_future(self.backward_rnn, phi_x, mask)
 
     def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class LatentModel(SequenceModel):
             phi_z = self.cell.features(z, h)
             rows.append((z, mean, std, phi_z, h))
             mean_x = self.likelihood(self.decode_features(phi_z, h)).mean
-            state = self.cell.advance(self.phi_x(mean_x), phi_z, state)
+            state = self.cell.advance(self.features(mean_x), phi_z, state)
         z, mean, std, phi_z, h = map(torch.stack, zip(*rows, strict=True))
         return self.densities(Unrolled(z, mean, std, phi_z, h, state), u)
 
@@ -104,7 +104,7 @@ class LatentModel(SequenceModel):
 
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
         phi_z = self.cell.features(z, top(state))
-        return self.cell.advance(self.phi_x(x), phi_z, state)
+        return self.cell.advance(self.features(x), phi_z, state)
 
 
 def summarise_future(rnn: Recurrence, phi_x: Tensor, mask: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ class VRNN(LatentModel):
     def observe(
         self, x: Tensor, mask: Tensor, state: State | None = None
     ) -> tuple[Tensor, Tensor]:
-        phi_x = self.phi_x(x)
+        phi_x = self.features(x)
         if self.backward_rnn is None:
             return phi_x, phi_x
         return phi_x, summarise_future(self.backward_rnn, phi_x, mask)
@@ -182,7 +182,7 @@ class RNN(SequenceModel):
         self.check(x, mask)
         if state is None:
             state = self.rnn.initial(x.shape[1])
-        h, last = self.rnn.sequence(self.phi_x(x), state)
+        h, last = self.rnn.sequence(self.features(x), state)
         seen = torch.cat([top(state)[None], h[:-1]])
         z = x.new_zeros(*x.shape[:2], 0)
         return Trace(None, None, self.likelihood(self.decode(z, seen)), z, last)
@@ -198,4 +198,4 @@ class RNN(SequenceModel):
         return params
 
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
-        return self.rnn.step(self.phi_x(x), state)
+        return self.rnn.step(self.features(x), state)

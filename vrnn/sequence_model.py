@@ -74,7 +74,7 @@ class SequenceModel(nn.Module, ABC):
         self.decoder = decoder
         self.out = linear(decoder_dim, likelihood.size)
         with torch.no_grad():
-            self.out.bias.copy_(likelihood.bias())
+            self.out.bias.copy_(likelihood.bias(self.normaliser.means))
 
     z_dim: int
 
@@ -111,6 +111,11 @@ class SequenceModel(nn.Module, ABC):
     @abstractmethod
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
         """The state after frame x_t (B, D) and latent z_t (B, Z)."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """phi_x(x). Shapes: (*, D) -> (*, X)."""
+        features: Tensor = self.phi_x(self.normaliser.centred(x))
+        return features
 
     def stream(
         self,
@@ -166,12 +171,26 @@ class SequenceModel(nn.Module, ABC):
             Standardised frames, (T, B, D); `model.normaliser.raw` takes them to the corpus's
             units.
         """
+        frames = self.draw_frames(steps, batch, prime, temperature_z, temperature_x, seed)
+        return torch.stack([frame.x for frame in frames])
+
+    @torch.no_grad()
+    def draw_frames(
+        self,
+        steps: int,
+        batch: int = 1,
+        prime: Tensor | None = None,
+        temperature_z: float = 1.0,
+        temperature_x: float = 1.0,
+        seed: int | None = None,
+    ) -> list[Frame]:
+        """As `generate`, but returns all of each frame."""
         devices = [self.out.weight.device] if self.out.weight.is_cuda else []
         with torch.random.fork_rng(devices, enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
             frames = self.stream(batch, prime, temperature_z, temperature_x)
-            return torch.stack([next(frames).x for _ in range(steps)])
+            return [next(frames) for _ in range(steps)]
 
     def check(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Returns the mask, all True if there is none, after asserting the shapes of both."""

@@ -126,7 +126,7 @@ class SRNN(LatentModel):
     def observe(
         self, x: Tensor, mask: Tensor, state: State | None = None
     ) -> tuple[Tensor, Tensor]:
-        phi_x = self.phi_x(x)
+        phi_x = self.features(x)
         state = self.initial(x.shape[1]) if state is None else state
         # d is a function of x, the same for all particles.
         d_1 = state[0][:, : x.shape[1], : self.hidden]

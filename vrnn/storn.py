@@ -117,7 +117,7 @@ class STORN(LatentModel):
     def observe(
         self, x: Tensor, mask: Tensor, state: State | None = None
     ) -> tuple[Tensor, Tensor]:
-        phi_x = self.phi_x(x)
+        phi_x = self.features(x)
         g, _ = self.recognition.sequence(phi_x, self.recognition.initial(x.shape[1]))
         if self.backward_rnn is None:
             return phi_x, g
