@@ -1,12 +1,11 @@
-"""SRNN, STORN and the deep Markov model: their graphs, sizes, loops, and exact likelihoods."""
+"""SRNN, STORN and the deep Markov model: their graphs, sizes, loops, likelihoods and training."""
 
-import numpy as np
 import pytest
 import torch
-from linear_gaussian import all_of, pre_sigma, set_gaussian, set_pairs
-from state_space import StateSpace, draw
-from torch import nn
+from helpers import build, configure
+from linear_gaussian import all_of
 
+import vrnn
 from vrnn import DMM, SRNN, STORN, bounds
 from vrnn.distributions import gaussian
 from vrnn.likelihoods import GaussianMixture, PenMixture
@@ -173,72 +172,14 @@ def test_parameter_counts_are_those_by_hand(kind, options, expected):
     assert model.parameter_count == expected + 7 * 6 + 6
 
 
-class ExactCombiner(nn.Module):
-    """q(z_t | z_{t-1}, x_{t..T}) from its offset, slope and standard deviation."""
-
-    def forward(self, u, z):
-        offset, slope, std = u.split(1, dim=-1)
-        return offset + slope * z, std
-
-
-@torch.no_grad()
-def markov(exact):
-    """A state space without feedback of x as a DMM whose gates are shut."""
-    D, Z = exact.D, exact.Z
-    A, C, b, q, r = (torch.from_numpy(getattr(exact, name)) for name in "A C b q r".split())
-    model = DMM(D, Z, 5, GaussianMixture(D), phi_x_dim=2 * D, prior_dim=4, decoder_dim=2 * D)
-    prior = model.cell.prior
-    prior.gate[1].bias.fill_(-1e4)
-    prior.mean.weight.copy_(A)
-    prior.std.weight.zero_()
-    prior.std.bias.copy_(pre_sigma(q))
-    set_pairs(model.phi_x[0], torch.eye(D))
-    set_pairs(model.decoder[0], C)
-    set_gaussian(model.out, b, r)
-    return model
-
-
-def without_feedback(x_dim, z_dim):
-    exact = StateSpace(x_dim, z_dim, z_dim)
-    exact.F, exact.U, exact.V = 0 * exact.F, 0 * exact.U, 0 * exact.V
-    exact.B = np.eye(z_dim)
-    return exact
-
-
-def test_with_the_exact_posterior_every_weight_of_a_linear_dmm_is_the_kalman_likelihood():
-    exact = without_feedback(2, 1)
-    x = draw(exact, 6)
-    log_p = exact.kalman(x[:, 0].numpy())
-    u = torch.zeros(6, 1, 3)
-    for t in range(6):
-        remaining = x[t:, 0].numpy()
-        mean, covariance = exact.posterior(remaining)
-        slope = exact.posterior(remaining, np.ones(1))[0][0] - mean[0]
-        u[t, 0] = torch.tensor([mean[0], slope, covariance[0, 0] ** 0.5])
-    model = markov(exact)
-    model.observe = lambda x, mask, state=None: (model.phi_x(x), u.expand(-1, x.shape[1], -1))
-    model.cell.encoder = ExactCombiner()
-    many = x.expand(-1, 20, -1)
-    trace = model.trace(many)
-    log_w = bounds.log_weights(trace, many, all_of(many)).sum(0)
-    torch.testing.assert_close(log_w, torch.full((20,), log_p), rtol=0, atol=1e-8)
-    noise, uniform = torch.randn(6, 4, 1), torch.rand(6, 4, 1)
-    filtered = particle_filter(model, x, all_of(x), noise, uniform, resampling="never")
-    assert bounds.filtering_bound(filtered).item() == pytest.approx(log_p, abs=1e-8)
-
-
-@torch.no_grad()
-def test_the_bounds_of_a_linear_dmm_are_below_the_kalman_likelihood():
-    exact = without_feedback(3, 2)
-    x = draw(exact, 3)
-    log_p = exact.kalman(x[:, 0].numpy())
-    model = markov(exact)
-    many = x.expand(-1, 50_000, -1)
-    log_w = bounds.log_weights(model.trace(many), many, all_of(many)).sum(0)
-    ratio = (log_w - log_p).exp()
-    error = (ratio.std() / len(ratio) ** 0.5).item()
-    assert error < 0.05 and ratio.mean().item() == pytest.approx(1, abs=5 * error)
-    assert bounds.elbo(model.trace(many), many, all_of(many)).mean() < log_p - 0.1
+def test_a_residual_mean_is_that_of_the_prior_plus_a_correction(make_model):
+    model, x = make_model(SRNN), torch.randn(4, 2, 3)
+    with torch.no_grad():
+        model.cell.encoder.out.weight[:2] = 0
+        model.cell.encoder.out.bias[:2] = torch.tensor([0.5, -2.0])
+    trace = model.trace(x)
+    correction = trace.posterior.mean - trace.prior.mean
+    torch.testing.assert_close(correction, torch.tensor([0.5, -2.0]).expand(4, 2, 2))
 
 
 def test_what_reads_no_x_is_in_open_loop_already(model):
@@ -288,6 +229,20 @@ def test_half_precision_follows(model):
     assert not torch.equal(trace.z, exact.z)
     bounds.elbo(trace, x, mask).sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["srnn", "storn", "dmm_bernoulli"])
+def test_a_model_comes_back_from_the_file_of_its_module(name, tmp_path):
+    likelihood = "Bernoulli" if name == "dmm_bernoulli" else "PenMixture"
+    cfg = configure(tmp_path, f"model={name}", f"x.likelihood=vrnn.likelihoods.{likelihood}")
+    _, module = build(cfg)
+    file = tmp_path / "model.ckpt"
+    content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    torch.save(content, file)
+    loaded = vrnn.load(file)
+    assert type(loaded) is type(module.model)
+    line = loaded.generate(4, 2, prime=torch.zeros(2, 2, 3), seed=0)
+    assert torch.equal(line, module.model.generate(4, 2, prime=torch.zeros(2, 2, 3), seed=0))
 
 
 def test_bad_arguments_are_named():
