@@ -20,8 +20,9 @@ class Generated(NamedTuple):
 
     x: list[np.ndarray]
     """The drawn frames, which were fed back."""
-    mean: list[np.ndarray]
-    """The mean of the output distribution that each frame was drawn from."""
+    mean: list[np.ndarray] | None
+    """The mean of the output distribution that each frame was drawn from; None if it has none in
+    closed form, being autoregressive inside the frame."""
 
 
 def typical_steps(description: dict[str, dict[str, int]]) -> int:
@@ -53,7 +54,11 @@ def generate_raw(
         x = torch.stack([part.to(frames[0].x) for part in [*beginning, *parts]])
         return list(model.normaliser.raw(x).transpose(0, 1).cpu().numpy())
 
-    return Generated(raw([f.x for f in frames]), raw([f.likelihood.mean for f in frames]))
+    try:
+        means = raw([frame.likelihood.mean for frame in frames])
+    except NotImplementedError:  # of torch's distributions that define no mean
+        means = None
+    return Generated(raw([frame.x for frame in frames]), means)
 
 
 def write_samples(generated: Generated, data: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -72,20 +77,23 @@ def write_samples(generated: Generated, data: Mapping[str, Any], folder: Path) -
     files = [folder / f"generated.{suffix}" for suffix in ("png", "svg", "npz")]
     for file in files[:2]:
         figure.savefig(file)
-    x, mean = np.stack(generated.x), np.stack(generated.mean)
-    np.savez_compressed(files[2], x=x, mean=mean, columns=np.array(data["columns"]))
+    arrays = {name: np.stack(part) for name, part in generated._asdict().items() if part}
+    np.savez_compressed(files[2], columns=np.array(data["columns"]), **arrays)
     write = WRITERS.get(data["kind"])
     return files + (write(generated, data["rate"], folder) if write is not None else [])
 
 
 def write_wavs(generated: Generated, rate: float, folder: Path) -> list[Path]:
     """Writes the drawn frames, and separately the means, which the original sampler wrote."""
-    files = [folder / "generated_mean.png"]
-    draw("audio", generated.mean, rate).savefig(files[0])
-    for i, (x, mean) in enumerate(zip(*generated, strict=True)):
-        for label, frames in (("sampled", x), ("mean", mean)):
-            files.append(folder / f"generated_{i:02d}_{label}.wav")
-            write_wav(files[-1], frames, rate)
+    files = []
+    if generated.mean:
+        files.append(folder / "generated_mean.png")
+        draw("audio", generated.mean, rate).savefig(files[0])
+    for i in range(len(generated.x)):
+        for label, sequences in (("sampled", generated.x), ("mean", generated.mean)):
+            if sequences:
+                files.append(folder / f"generated_{i:02d}_{label}.wav")
+                write_wav(files[-1], sequences[i], rate)
     return files
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.progress import track
 
-from datamodules.base import SequenceData, moments
+from datamodules.audio import AudioFrames
 from datamodules.phones import PAUSE, WORDS
 from datamodules.ragged import Ragged
 from datamodules.vocal_tract import RATE, sound
@@ -65,42 +65,34 @@ def utterance(seed: int, index: int, speakers: int) -> Utterance:
     return Utterance(sound(tracks, voice, rng), " ".join(words), sounds, ends, speaker, voice)
 
 
-class SyntheticSpeech(SequenceData):
+class SyntheticSpeech(AudioFrames):
     """Utterances of an embedded synthesiser, 16 kHz, cut into frames.
 
     Args:
-        frame: samples a frame; those after an utterance's last whole frame are dropped.
         utterances, val_utterances, test_utterances: how many each split has.
         speakers: speakers of the training split; validation and test have as many of their own.
         corpus_seed: of the utterances; another one is another corpus.
-        normaliser: "global", one mean and one standard deviation of all training samples, as the
-            paper has it, or "none".
-        **kwargs: of `SequenceData`.
+        **kwargs: of `AudioFrames`; samples after an utterance's last whole frame are dropped.
     """
 
     name = "synthetic_speech"
-    kind = "audio"
-    rate = float(RATE)
 
     def __init__(
         self,
-        frame: int = 200,
         utterances: int = 1000,
         val_utterances: int = 50,
         test_utterances: int = 100,
         speakers: int = 50,
         corpus_seed: int = 0,
-        normaliser: str = "global",
         **kwargs: Any,
     ) -> None:
-        super().__init__(normaliser=normaliser, **kwargs)
-        if min(frame, utterances, val_utterances, test_utterances, speakers) < 1:
+        super().__init__(rate=RATE, **kwargs)
+        if min(utterances, val_utterances, test_utterances, speakers) < 1:
             raise ValueError(
-                "data.frame, utterances, val_utterances, test_utterances and speakers must all "
-                "be at least 1"
+                "data.utterances, val_utterances, test_utterances and speakers must all be at "
+                "least 1"
             )
 
-        self.columns = tuple(map(str, range(frame)))
         self.counts = {"train": utterances, "val": val_utterances, "test": test_utterances}
         self.speakers, self.corpus_seed = speakers, corpus_seed
 
@@ -125,16 +117,6 @@ class SyntheticSpeech(SequenceData):
                 f"data.frame={self.x_dim} is longer than an utterance of the {split} split"
             )
         return Ragged.from_sequences(frames, [f"{split}-{i:05d}" for i in range(count)], labels)
-
-    def statistics(self, train: Ragged) -> tuple[np.ndarray, np.ndarray]:
-        if self.normaliser not in ("global", "none"):
-            raise ValueError(f"data.normaliser={self.normaliser} is not one of global, none")
-        shift, scale = np.zeros(self.x_dim), np.ones(self.x_dim)
-        if self.normaliser == "global":
-            means, stds = moments(train)
-            shift[:] = means.mean()
-            scale[:] = np.sqrt(np.square(stds).mean() + means.var())
-        return shift, scale
 
 
 def cut(samples: np.ndarray, frame: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import Command, configure
+from helpers import Command, build, configure
 from lightning.pytorch.loggers import WandbLogger
 from scipy.io import wavfile
 
@@ -156,6 +156,16 @@ def test_means_begin_with_the_given_beginning(run: Path) -> None:
     for part in drawn:
         assert np.stack(part).shape == (2, 7, 200)
         np.testing.assert_allclose(np.stack(part, axis=1)[:4], beginning, rtol=1e-5)
+
+
+def test_outputs_without_a_mean_are_sampled_only(tmp_path: Path) -> None:
+    cfg = configure(tmp_path, *SPEECH, "model=rnn_hier", lines=False)
+    drawn = generate_raw(build(cfg)[1], n=2, seed=0, steps=3)
+    assert drawn.mean is None and drawn.x[0].shape == (3, 200)
+    data = {"kind": "audio", "rate": 16000.0, "columns": ["0"]}
+    names = [file.name for file in write_samples(drawn, data, tmp_path)]
+    assert names[3:] == ["generated_00_sampled.wav", "generated_01_sampled.wav"]
+    assert set(np.load(tmp_path / "generated.npz")) == {"x", "columns"}
 
 
 def test_training_leaves_sounds_and_figures_per_sample(run: Path) -> None:

@@ -85,8 +85,8 @@ def test_the_normaliser_is_one_mean_and_one_deviation_of_all_training_samples() 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"utterances": 0}, "data.frame, utterances, .* must all be at least 1"),
-        ({"frame": 0}, "data.frame, utterances, .* must all be at least 1"),
+        ({"utterances": 0}, "data.utterances, .* must all be at least 1"),
+        ({"frame": 0}, "data.frame=0 .* must be at least 1"),
         ({"normaliser": "coordinate"}, "data.normaliser=coordinate is not one of global, none"),
         ({"frame": 10**6}, "data.frame=1000000 is longer than .* of the train split"),
     ],
