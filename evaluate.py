@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument(
         "--bounds",
         default="elbo,iwae,paper",
-        help="which of elbo, iwae, fivo, paper (default: all but fivo, the slowest)",
+        help="which of elbo, iwae, fivo, open_loop, paper (default: elbo,iwae,paper)",
     )
     parser.add_argument(
         "--k", type=int, default=40, help="particles of iwae, fivo and paper (default: 40)"

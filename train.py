@@ -45,6 +45,10 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     data: SequenceData = instantiate(plain["data"])
     data.prepare_data()
     data.setup()
+    if cfg.x.dim is None:
+        cfg.x.dim = data.x_dim
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    check_bits(plain["model"], data)
     module = VRNNModule(
         model=plain["model"],
         objective=plain["objective"],
@@ -101,6 +105,7 @@ def conclude(
 
     from callbacks.samples import generate_raw, write_samples
     from callbacks.tables import scores_tables
+    from callbacks.tracking import log_sounds
 
     folder = Path(cfg.output_dir)
     figures |= {
@@ -111,8 +116,9 @@ def conclude(
     }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
     if not trainer.fast_dev_run:
-        sequences = generate_raw(module, n=8, seed=cfg.seed)
-        write_samples(sequences, module.hparams["data"], folder / "samples")
+        generated = generate_raw(module, n=8, seed=cfg.seed)
+        files = write_samples(generated, module.hparams["data"], folder / "samples")
+        log_sounds(trainer, [f for f in files if f.suffix == ".wav"], "samples/generated")
 
     spaces = list(module.hparams["data"]["log_scales"])
     splits = [split for split in ("untrained", "val", "test") if f"{split}/elbo" in figures]
@@ -134,14 +140,28 @@ def shown(folder: Path) -> Path:
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
+def check_bits(model: dict[str, Any], data: "SequenceData") -> None:
+    """Refuses a model of mixtures where frames are bits, before it is built."""
+    if data.kind == "binary" and "components" in model["likelihood"]:
+        raise ValueError(
+            f"data={data.name} gives binary frames, of which there are no mixtures of Gaussians; "
+            "choose model=vrnn_bernoulli or rnn_bernoulli"
+        )
+
+
 def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") -> None:
-    """Refuses a likelihood that does not describe this kind of sequence."""
+    """Refuses a model that does not describe this kind of sequence, or frames of this size."""
     likelihood = module.model.likelihood
     if data.kind not in likelihood.kinds:
         raise ValueError(
             f"model.likelihood={type(likelihood).__name__} describes "
             f"{' or '.join(likelihood.kinds)} frames, but data={data.name} gives {data.kind} "
             f"ones; {cfg.x.likelihood} would fit"
+        )
+    if module.model.x_dim != data.x_dim:
+        raise ValueError(
+            f"x.dim={module.model.x_dim}, but data={data.name} gives frames of {data.x_dim} "
+            "numbers; leave x.dim at its default"
         )
     check_levels(cfg, data, likelihood)
 

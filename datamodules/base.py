@@ -33,6 +33,15 @@ class SequenceBatch(NamedTuple):
     that ended in; None where every row is a sequence of its own."""
 
 
+class Crops(NamedTuple):
+    """The pieces of one batch."""
+
+    sequences: np.ndarray
+    """(B,), which sequences they are cut from."""
+    starts: np.ndarray
+    """(B,), the first frame of each."""
+
+
 class SequenceData(LightningDataModule):
     """Base of all data modules. A subclass reads its corpus in `load` and says what a frame is.
 
@@ -42,11 +51,14 @@ class SequenceData(LightningDataModule):
         normaliser: "coordinate", zero mean and unit variance of every real coordinate over the
             training split, or "none"; subclasses add those of their literature.
         max_steps: longer training sequences are cut to this many frames; None for no limit.
+        crop: which frames `max_steps` leaves, those at the "start", or a "random" piece, another
+            one at every epoch.
         window: sequences are cut into consecutive windows of this many frames; None keeps them
             whole.
         carry: training windows go on where the batch before ended, in its state, which starts
             anew after this many updates (`datamodules.streams`); None starts every window at
             h_0 = 0.
+        centre: the models' phi_x sees frames minus their mean; of binary data only.
         num_workers: processes that load batches.
         seed: of the order of the batches.
     """
@@ -66,8 +78,10 @@ class SequenceData(LightningDataModule):
         max_steps: int | None = None,
         window: int | None = None,
         carry: int | None = None,
+        centre: bool = False,
         num_workers: int = 0,
         seed: int = 0,
+        crop: str = "start",
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -80,9 +94,13 @@ class SequenceData(LightningDataModule):
                 "update"
             )
 
+        if crop not in ("start", "random"):
+            raise ValueError(f"data.crop={crop} is not one of start, random")
+
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.normaliser, self.max_steps = normaliser, max_steps
         self.window, self.carry = window, carry
+        self.crop, self.centre = crop, centre
         self.num_workers, self.seed = num_workers, seed
         self.splits: dict[str, Ragged] = {}
 
@@ -121,12 +139,22 @@ class SequenceData(LightningDataModule):
         if self.normaliser == "coordinate":
             real = [d for d in range(self.x_dim) if d not in self.binary]
             shift[real], scale[real] = (moment[real] for moment in moments(train))
-            if not (scale > 0).all():
-                constant = [self.columns[d] for d in np.flatnonzero(scale <= 0)]
+            # Of a constant, rounding leaves a standard deviation near 1e-16 of its value.
+            varies = scale > 1e-12 * np.abs(shift)
+            if not varies.all():
+                constant = [self.columns[d] for d in np.flatnonzero(~varies)]
                 raise ValueError(
-                    f"data={self.name}: constant in the training split: {', '.join(constant)}"
+                    f"data={self.name}: constant in the training split: {', '.join(constant)}; "
+                    "leave it out, or choose data.normaliser=none"
                 )
         return shift, scale
+
+    def means(self) -> list[float] | None:
+        """How often each coordinate of binary frames is set in the training split, (D,)."""
+        if self.kind != "binary":
+            return None
+        mean: np.ndarray = moments(self.splits["train"])[0]
+        return mean.tolist()
 
     def description(self) -> dict[str, Any]:
         """What a model must know of its data, in plain containers; stored in every checkpoint."""
@@ -140,6 +168,8 @@ class SequenceData(LightningDataModule):
             "rate": self.rate,
             "shift": self.shift.tolist(),
             "scale": self.scale.tolist(),
+            "means": self.means(),
+            "centre": self.centre,
             "log_scales": log_scales,
             "sequences": {split: len(sequences) for split, sequences in self.splits.items()},
             "steps": {
@@ -147,19 +177,24 @@ class SequenceData(LightningDataModule):
             },
         }
 
-    def batch(self, split: str, indices: np.ndarray | Windows) -> SequenceBatch:
-        """Builds one batch of a split's sequences, or of the rows of a stream."""
+    def batch(self, split: str, indices: np.ndarray | Crops | Windows) -> SequenceBatch:
+        """Builds one batch: of a split's sequences, of pieces of them, or of rows of a stream."""
         if isinstance(indices, Windows):
             return self.stream_batch(split, indices)
-        sequences = [self.splits[split][int(i)] for i in indices]
-        if split == "train" and self.max_steps is not None:
-            sequences = [sequence[: self.max_steps] for sequence in sequences]
+        starts = np.zeros(1, np.int64)
+        if isinstance(indices, Crops):
+            indices, starts = indices
+        ragged, steps = self.splits[split], self.max_steps if split == "train" else None
+        sequences = [
+            ragged.piece(int(i), start, start + (steps or int(ragged.lengths[i])))
+            for i, start in np.broadcast(indices, starts)
+        ]
         return collate(sequences, indices, self.shift, self.scale)
 
     def stream_batch(self, split: str, rows: Windows) -> SequenceBatch:
         assert self.window is not None
         windows = [
-            self.splits[split][i][start : start + self.window if i >= 0 else start]
+            self.splits[split].piece(i, start, start + self.window if i >= 0 else start)
             for i, start in zip(rows.sequence, rows.start, strict=True)
         ]
         batch = collate(windows, rows.sequence, self.shift, self.scale)
@@ -173,7 +208,9 @@ class SequenceData(LightningDataModule):
             raise ValueError(
                 f"only {len(long)} sequences of the {split} split have more than {steps} frames"
             )
-        x = np.stack([(sequences[int(i)][:steps] - self.shift) / self.scale for i in long], axis=1)
+        x = np.stack(
+            [(sequences.piece(int(i), 0, steps) - self.shift) / self.scale for i in long], axis=1
+        )
         return torch.from_numpy(x.astype(np.float32))
 
     def train_dataloader(self) -> DataLoader[SequenceBatch]:
@@ -197,7 +234,8 @@ class SequenceData(LightningDataModule):
         if split == "train" and self.window is not None and self.carry is not None:
             order = StreamBatches(lengths, self.window, batch_size, self.carry, rank, world)
         else:
-            order = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world)
+            crop = self.max_steps if split == "train" and self.crop == "random" else None
+            order = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world, crop)
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return DataLoader(
             # Lightning overfits the batches of a sequential sampler only: the first epoch's.
@@ -216,11 +254,11 @@ class Batches(torch.utils.data.Dataset[SequenceBatch]):
     def __init__(self, data: SequenceData, split: str) -> None:
         self.data, self.split = data, split
 
-    def __getitem__(self, indices: np.ndarray | Windows) -> SequenceBatch:
+    def __getitem__(self, indices: np.ndarray | Crops | Windows) -> SequenceBatch:
         return self.data.batch(self.split, indices)
 
 
-class LengthBatches(Sampler[np.ndarray]):
+class LengthBatches(Sampler[np.ndarray | Crops]):
     """Batches of sequences of similar length, a function of seed and epoch alone.
 
     Shuffled: sequences are permuted, sorted by length inside pools of 32 batches, cut into
@@ -232,6 +270,8 @@ class LengthBatches(Sampler[np.ndarray]):
     Args:
         lengths: (N,), frames of each sequence.
         rank, world: this process and how many there are.
+        crop: frames of a random piece of each longer sequence, a function of seed, epoch and
+            sequence; None for whole sequences, without `Crops`.
     """
 
     pool = 32
@@ -244,20 +284,28 @@ class LengthBatches(Sampler[np.ndarray]):
         seed: int,
         rank: int = 0,
         world: int = 1,
+        crop: int | None = None,
     ) -> None:
         self.lengths, self.batch_size, self.shuffle = lengths, batch_size, shuffle
         self.seed, self.rank, self.world = seed, rank, world
+        self.crop = crop
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of every epoch, after a resume too."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[np.ndarray | Crops]:
         batches = self.plan()
         if self.shuffle:
             batches += batches[: -len(batches) % self.world]
-        yield from batches[self.rank :: self.world]
+        own = batches[self.rank :: self.world]
+        if self.crop is None:
+            yield from own
+        else:
+            places = np.random.default_rng([self.seed, self.epoch, 1]).random(len(self.lengths))
+            starts = np.floor(places * np.maximum(1, self.lengths - self.crop + 1)).astype(int)
+            yield from (Crops(batch, starts[batch]) for batch in own)
 
     def __len__(self) -> int:
         batches = -(-len(self.lengths) // self.batch_size)

@@ -265,14 +265,14 @@ def test_models_generate_what_they_score(kind, head, make_model):
 
 
 def test_without_weights_the_bits_are_independent():
-    frequencies = [0.1, 0.5, 0.25]
-    head = AutoregressiveBernoulli(3, 4, frequencies)
+    frequencies = torch.tensor([0.1, 0.5, 0.25])
+    head = AutoregressiveBernoulli(3, 4)
     with torch.no_grad():
         head.weight.zero_()
-    alone = Bernoulli(3, frequencies)
-    ours, theirs = head(head.bias()), alone(alone.bias())
+    alone = Bernoulli(3)
+    ours, theirs = head(head.bias(frequencies)), alone(alone.bias(frequencies))
     torch.testing.assert_close(ours.log_prob(every(3)), theirs.log_prob(every(3)))
-    torch.testing.assert_close(theirs.mean, torch.tensor(frequencies))
+    torch.testing.assert_close(theirs.mean, frequencies)
 
 
 def test_an_untrained_mixture_starts_wide_and_centred():
@@ -292,5 +292,3 @@ def test_bad_arguments_are_named():
             AutoregressiveGaussianMixture(4, **{name: 0})
     with pytest.raises(ValueError, match=r"likelihood\.hidden must be at least 1, not -2"):
         AutoregressiveBernoulli(4, hidden=-2)
-    with pytest.raises(ValueError, match="frequencies has 2 numbers for x_dim=3"):
-        AutoregressiveBernoulli(3, frequencies=[0.1, 0.2])

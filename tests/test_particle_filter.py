@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from linear_gaussian import all_of
-from test_kalman import StateSpace, best_step_by_step, draw, filtering
+from state_space import StateSpace, best_step_by_step, draw, filtering
 
 from vrnn import VRNN, bounds
 from vrnn.evaluation import score, sequence_noise

@@ -9,7 +9,6 @@ References:
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +36,7 @@ class Autoregressive(Distribution):
 
     .. math:: p(x_t) = \prod_d p(x_{t,d} | x_{t,<d}, params)
 
-    It has neither a mean nor a mode in closed form; `mode` is greedy.
+    It has neither a mean nor a mode in closed form: `mode` is greedy.
 
     Args:
         likelihood: holds the networks.
@@ -83,6 +82,13 @@ class Autoregressive(Distribution):
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         return self.unroll(torch.Size(sample_shape) + self.batch_shape, self.temperature)
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError(
+            f"{type(self.likelihood).__name__} has no mean in closed form, which open_loop feeds "
+            "back; leave that bound out"
+        )
 
     @property
     def mode(self) -> Tensor:
@@ -132,13 +138,11 @@ class AutoregressiveBernoulli(AutoregressiveLikelihood):
         p(x_d = 1 | x_{<d}) = \sigma(b_d + V_d \cdot \sigma(c + \sum_{j<d} x_j W_j))
 
     The decoder's outputs are b, D logits, and c, `hidden` pre-activations; V and W are parameters
-    of the likelihood. With V = 0 it is `Bernoulli`.
+    of the likelihood. With V = 0 it is `Bernoulli`, and b starts as its logits do.
 
     Args:
         x_dim: D.
         hidden: units that see the bits before.
-        frequencies: (D,), how often each bit is set in the training data; the initial b is its
-            log-odds.
 
     References:
         The Neural Autoregressive Distribution Estimator (Larochelle and Murray, 2011); Modeling
@@ -148,22 +152,21 @@ class AutoregressiveBernoulli(AutoregressiveLikelihood):
 
     kinds = ("binary",)
 
-    def __init__(
-        self, x_dim: int, hidden: int = 128, frequencies: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, x_dim: int, hidden: int = 128) -> None:
         super().__init__()
         check_at_least_1(hidden=hidden)
 
         self.x_dim, self.hidden = x_dim, hidden
         self.size = x_dim + hidden
         self.kept = 3 * x_dim * hidden
-        self.independent = Bernoulli(x_dim, frequencies)
+        self.independent = Bernoulli(x_dim)
         # No bit sees the last one.
         self.seen = nn.Parameter(torch.empty(x_dim - 1, hidden).uniform_(-0.08, 0.08))
         self.weight = nn.Parameter(torch.empty(x_dim, hidden).uniform_(-0.08, 0.08))
 
-    def bias(self) -> Tensor:
-        return torch.cat([self.independent.bias(), torch.zeros(self.hidden)])
+    def bias(self, means: Tensor | None = None) -> Tensor:
+        bias = self.independent.bias(means)
+        return torch.cat([bias, bias.new_zeros(self.hidden)])
 
     def log_density(self, params: Tensor, x: Tensor, temperature: float) -> Tensor:
         b, c = params.split([self.x_dim, self.hidden], dim=-1)

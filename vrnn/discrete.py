@@ -187,7 +187,7 @@ class DiscretisedLogisticMixture(DiscreteLikelihood):
         self.size = 3 * components * x_dim
         self.grid = Grid(x_dim, levels, lowest, shift, scale)
 
-    def bias(self) -> Tensor:
+    def bias(self, means: Tensor | None = None) -> Tensor:
         bias = torch.zeros(self.size)
         bias[2 * self.components * self.x_dim :] = SIGMA_BIAS
         return bias

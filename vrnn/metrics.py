@@ -13,6 +13,8 @@ from vrnn.normaliser import convert
 
 __all__ = ["Scores"]
 
+LN_2 = math.log(2)
+
 
 class Scores(Metric):
     """Collects one figure a sequence and reports their means in all units.
@@ -21,29 +23,34 @@ class Scores(Metric):
         sequences by
     the sum of their steps; `..._se` the standard errors of these over sequences. They are in
     standardised space; for densities, `f_raw`, `f_raw_per_step` and so on are the same in the
-    corpus's own units, and `f_paper` in those of the paper's tables where there are such. Log
-    probabilities of a discrete likelihood are the same in all spaces, and there are also
-    `f_bits_per_sample`, by the D numbers of a frame, the less the better.
+    corpus's own units, and `f_paper` in those of the paper's tables where there are such. Of
+    audio, `f_per_sample` is `f_per_step` by the samples of a frame. Log probabilities of a
+    discrete likelihood are the same in all spaces, and `f_bits_per_sample`, the less the better,
+    is what `f` takes to store a sample.
 
     Args:
         log_scales: log scale of every space (`vrnn.normaliser.convert`).
-        discrete: D, if the likelihood is a discrete one.
+        samples: samples of an audio frame; None for other sequences.
+        discrete: whether the likelihood is discrete.
     """
 
     full_state_update = False
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], discrete: bool) -> "Scores":
+    def of(cls, data: Mapping[str, Any], discrete: bool = False) -> "Scores":
         """Creates the scores of data so described (`SequenceData.description`), under a discrete
         likelihood or a density."""
-        if discrete:
-            return cls(dict.fromkeys(data["log_scales"], 0.0), len(data["shift"]))
-        return cls(data["log_scales"])
+        samples = len(data["columns"]) if data["kind"] == "audio" else None
+        log_scales = dict.fromkeys(data["log_scales"], 0.0) if discrete else data["log_scales"]
+        return cls(log_scales, samples, discrete)
 
-    def __init__(self, log_scales: Mapping[str, float], discrete: int | None = None) -> None:
+    def __init__(
+        self, log_scales: Mapping[str, float], samples: int | None = None, discrete: bool = False
+    ) -> None:
         super().__init__()
 
-        self.log_scales, self.discrete = dict(log_scales), discrete
+        self.log_scales, self.samples = dict(log_scales), samples
+        self.discrete = discrete
         self.names: list[str] = []
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
@@ -60,17 +67,19 @@ class Scores(Metric):
         steps = rows[:, 1]
         result = {"sequences": float(len(rows)), "steps": float(steps.sum())}
         for name, nats in zip(self.names, rows[:, 2:].T, strict=True):
-            result |= summary(name, nats, steps)
+            result |= summary(name, nats, steps, self.samples)
             for space in self.log_scales if name in DENSITIES else ():
                 converted = convert(nats, steps, self.log_scales, "standardised", space)
                 key = name if space == "standardised" else f"{name}_{space}"
-                result |= summary(key, converted, steps)
-                if self.discrete is not None:
-                    result |= bits_per_sample(key, result, self.discrete)
+                result |= summary(key, converted, steps, self.samples)
+                if self.discrete:
+                    result |= bits(key, result)
         return result
 
 
-def summary(name: str, nats: Tensor, steps: Tensor) -> dict[str, float]:
+def summary(
+    name: str, nats: Tensor, steps: Tensor, samples: int | None = None
+) -> dict[str, float]:
     """Means and standard errors of `nats` (N,) over sequences of `steps` (N,) frames."""
     n = len(nats)
     per_step = nats.sum() / steps.sum()
@@ -79,14 +88,16 @@ def summary(name: str, nats: Tensor, steps: Tensor) -> dict[str, float]:
         residual = nats - per_step * steps
         result[f"{name}_se"] = (nats.std() / n**0.5).item()
         result[f"{name}_per_step_se"] = (residual.std() / n**0.5 / steps.mean()).item()
+    if samples is not None:
+        frame = {key: value for key, value in result.items() if "_per_step" in key}
+        result |= {k.replace("_per_step", "_per_sample"): v / samples for k, v in frame.items()}
     return result
 
 
-def bits_per_sample(name: str, figures: Mapping[str, float], x_dim: int) -> dict[str, float]:
-    """The same as `{name}_per_step`, in bits for each of the x_dim numbers of a frame."""
-    factors = {"": -1 / (x_dim * math.log(2)), "_se": 1 / (x_dim * math.log(2))}
+def bits(name: str, figures: Mapping[str, float]) -> dict[str, float]:
+    """`name` in bits per sample, from the nats per sample that are in `figures`."""
     return {
-        f"{name}_bits_per_sample{suffix}": factor * figures[f"{name}_per_step{suffix}"]
-        for suffix, factor in factors.items()
-        if f"{name}_per_step{suffix}" in figures
+        f"{name}_bits_per_sample{suffix}": sign * figures[f"{name}_per_sample{suffix}"] / LN_2
+        for suffix, sign in (("", -1), ("_se", 1))
+        if f"{name}_per_sample{suffix}" in figures
     }

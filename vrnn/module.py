@@ -52,7 +52,9 @@ class VRNNModule(LightningModule):
             raise ValueError(f"particles must be at least 1, not {particles}")
         self.save_hyperparameters()
 
-        normaliser = Normaliser(data["shift"], data["scale"])
+        normaliser = Normaliser(
+            data["shift"], data["scale"], data.get("means"), data.get("centre", False)
+        )
         self.model = instantiate(with_levels(model, data), normaliser=normaliser)
         self.objective = instantiate(objective)
         self.optim, self.particles, self.seed = optim, particles, seed
