@@ -21,8 +21,8 @@ class Generated(NamedTuple):
     x: list[np.ndarray]
     """The drawn frames, which were fed back."""
     mean: list[np.ndarray] | None
-    """The mean of the output distribution that each frame was drawn from; None if it has none in
-    closed form, being autoregressive inside the frame."""
+    """The mean of the output distribution that each frame was drawn from; None where it has none
+    in closed form."""
 
 
 def typical_steps(description: dict[str, dict[str, int]]) -> int:
@@ -56,7 +56,7 @@ def generate_raw(
 
     try:
         means = raw([frame.likelihood.mean for frame in frames])
-    except NotImplementedError:  # of torch's distributions that define no mean
+    except NotImplementedError:
         means = None
     return Generated(raw([frame.x for frame in frames]), means)
 
@@ -70,15 +70,16 @@ def write_samples(generated: Generated, data: Mapping[str, Any], folder: Path) -
     Returns:
         generated.png, .svg and .npz, the last holding "x" and "mean", raw frames (n, T, D), and
         "columns"; for audio also generated_mean.png, generated_NN_sampled.wav and
-        generated_NN_mean.wav, for piano rolls generated_NN.mid.
+        generated_NN_mean.wav, for piano rolls generated_NN.mid. Files of means only where there
+        are means.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figure = draw(data["kind"], generated.x, data["rate"])
     files = [folder / f"generated.{suffix}" for suffix in ("png", "svg", "npz")]
     for file in files[:2]:
         figure.savefig(file)
-    arrays = {name: np.stack(part) for name, part in generated._asdict().items() if part}
-    np.savez_compressed(files[2], columns=np.array(data["columns"]), **arrays)
+    arrays = {name: x for name, x in generated._asdict().items() if x is not None}
+    np.savez_compressed(files[2], **arrays, columns=np.array(data["columns"]))
     write = WRITERS.get(data["kind"])
     return files + (write(generated, data["rate"], folder) if write is not None else [])
 
@@ -86,14 +87,13 @@ def write_samples(generated: Generated, data: Mapping[str, Any], folder: Path) -
 def write_wavs(generated: Generated, rate: float, folder: Path) -> list[Path]:
     """Writes the drawn frames, and separately the means, which the original sampler wrote."""
     files = []
-    if generated.mean:
+    if generated.mean is not None:
         files.append(folder / "generated_mean.png")
         draw("audio", generated.mean, rate).savefig(files[0])
-    for i in range(len(generated.x)):
-        for label, sequences in (("sampled", generated.x), ("mean", generated.mean)):
-            if sequences:
-                files.append(folder / f"generated_{i:02d}_{label}.wav")
-                write_wav(files[-1], sequences[i], rate)
+    for label, sequences in (("sampled", generated.x), ("mean", generated.mean or [])):
+        for i, frames in enumerate(sequences):
+            files.append(folder / f"generated_{i:02d}_{label}.wav")
+            write_wav(files[-1], frames, rate)
     return files
 
 

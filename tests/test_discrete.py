@@ -214,7 +214,8 @@ def test_under_autocast_masses_stay_in_float32(small):
 
 
 def test_bits_are_nats_by_samples_and_know_no_units():
-    data = {"log_scales": {"standardised": 20.0, "raw": 0.0}, "shift": [0.0] * 4}
+    data = {"log_scales": {"standardised": 20.0, "raw": 0.0}, "columns": list("abcd")}
+    data["kind"] = "audio"
     scores, density = Scores.of(data, discrete=True), Scores.of(data, discrete=False)
     ids, steps = torch.tensor([0, 1]), torch.tensor([10, 5])
     nats = torch.tensor([-60 * math.log(2), -42 * math.log(2)], dtype=torch.float64)
@@ -228,11 +229,6 @@ def test_bits_are_nats_by_samples_and_know_no_units():
     assert figures["elbo_raw"] == figures["elbo"] == plain["elbo"]
     assert plain["elbo_raw"] != plain["elbo"] and "kl_bits_per_sample" not in figures
     assert not any("bits" in key for key in plain)
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("callbacks.samples.write_samples", lambda *_: [])
 
 
 def configured(folder, model, data, kind, *overrides, **options):
@@ -251,7 +247,6 @@ def configured(folder, model, data, kind, *overrides, **options):
     return cfg
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("model", ["vrnn_dmol", "rnn_mulaw"])
 def test_a_run_reports_bits_per_sample_and_draws_levels(model, tmp_path, command, monkeypatch):
     figures = train.run(configured(tmp_path, model, "Tones", "audio"))
@@ -263,6 +258,7 @@ def test_a_run_reports_bits_per_sample_and_draws_levels(model, tmp_path, command
             assert figures[f"{split}/{name}_raw"] == figures[f"{split}/{name}"]
     assert 0 < figures["test/elbo_bits_per_sample"] < figures["untrained/elbo_bits_per_sample"]
     assert "test/iwae_bits_per_sample" in figures
+    assert (tmp_path / "samples" / "generated_07_mean.wav").exists()
 
     loaded = vrnn.load(tmp_path)
     torch.testing.assert_close(loaded.likelihood.grid.scale, loaded.normaliser.scale)
@@ -282,7 +278,6 @@ def test_a_run_reports_bits_per_sample_and_draws_levels(model, tmp_path, command
     )
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("model", "data", "kind"),
     [
@@ -299,6 +294,8 @@ def test_autoregressive_models_train_and_come_back(model, data, kind, tmp_path):
     assert not any("bits" in key for key in figures)
     loaded = vrnn.load(tmp_path)
     assert loaded.parameter_count == figures["parameters"]
+    assert set(np.load(tmp_path / "samples" / "generated.npz")) == {"x", "columns"}
+    assert not list((tmp_path / "samples").glob("*mean*"))
     x = loaded.generate(5, 3, seed=1)
     assert torch.equal(x, vrnn.load(tmp_path).generate(5, 3, seed=1)) and x.isfinite().all()
 

@@ -36,7 +36,7 @@ class Autoregressive(Distribution):
 
     .. math:: p(x_t) = \prod_d p(x_{t,d} | x_{t,<d}, params)
 
-    It has neither a mean nor a mode in closed form; `mode` is greedy.
+    It has neither a mean nor a mode in closed form: `mode` is greedy.
 
     Args:
         likelihood: holds the networks.
@@ -82,6 +82,13 @@ class Autoregressive(Distribution):
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         return self.unroll(torch.Size(sample_shape) + self.batch_shape, self.temperature)
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError(
+            f"{type(self.likelihood).__name__} has no mean in closed form, which open_loop feeds "
+            "back; leave that bound out"
+        )
 
     @property
     def mode(self) -> Tensor:
@@ -131,7 +138,7 @@ class AutoregressiveBernoulli(AutoregressiveLikelihood):
         p(x_d = 1 | x_{<d}) = \sigma(b_d + V_d \cdot \sigma(c + \sum_{j<d} x_j W_j))
 
     The decoder's outputs are b, D logits, and c, `hidden` pre-activations; V and W are parameters
-    of the likelihood. With V = 0 it is `Bernoulli`, from whose bias b starts.
+    of the likelihood. With V = 0 it is `Bernoulli`, and b starts as its logits do.
 
     Args:
         x_dim: D.
@@ -158,8 +165,8 @@ class AutoregressiveBernoulli(AutoregressiveLikelihood):
         self.weight = nn.Parameter(torch.empty(x_dim, hidden).uniform_(-0.08, 0.08))
 
     def bias(self, means: Tensor | None = None) -> Tensor:
-        independent = self.independent.bias(means).to(torch.get_default_dtype())
-        return torch.cat([independent, torch.zeros(self.hidden)])
+        bias = self.independent.bias(means)
+        return torch.cat([bias, bias.new_zeros(self.hidden)])
 
     def log_density(self, params: Tensor, x: Tensor, temperature: float) -> Tensor:
         b, c = params.split([self.x_dim, self.hidden], dim=-1)

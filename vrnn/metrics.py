@@ -36,7 +36,7 @@ class Scores(Metric):
     full_state_update = False
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], discrete: bool) -> "Scores":
+    def of(cls, data: Mapping[str, Any], discrete: bool = False) -> "Scores":
         """Creates the scores of data so described (`SequenceData.description`), under a discrete
         likelihood or a density."""
         scales = data["log_scales"]
