@@ -86,9 +86,7 @@ ONE_MODEL = dict.fromkeys(SOUNDS.keys() - {"fsdd"}, "vrnn_gauss") | {
     "stroke3": "vrnn_gmm",
     "unipen": "rnn_gmm",
 }
-PAIRS = [
-    (model, data) for model in MODELS for data in DATA if ONE_MODEL.get(data, model) == model
-]
+PAIRS = [(model, data) for model in MODELS for data in DATA if ONE_MODEL.get(data, model) == model]
 
 
 @pytest.mark.parametrize(("model", "data"), PAIRS)
