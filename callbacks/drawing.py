@@ -37,6 +37,13 @@ def draw_signal(ax: Axes, x: np.ndarray, rate: float) -> None:
     ax.tick_params(labelsize=6)
 
 
+def draw_tracks(ax: Axes, x: np.ndarray, rate: float) -> None:
+    """Draws each coordinate over time. Shapes: x (T, D)."""
+    ax.plot(np.arange(len(x)) / rate, x, linewidth=0.7)
+    ax.margins(x=0)
+    ax.tick_params(labelsize=6)
+
+
 def draw_audio(ax: Axes, x: np.ndarray, rate: float) -> None:
     """Draws a waveform above its spectrogram, 70 dB of it. Shapes: x (T, D), D samples a frame."""
     samples = x.reshape(-1).astype(float)
@@ -69,7 +76,7 @@ def draw_roll(ax: Axes, x: np.ndarray, rate: float) -> None:
 
 DRAWERS: dict[str, Callable[[Axes, np.ndarray, float], None]] = {
     "pen": draw_pen,
-    "real": draw_signal,
+    "real": draw_tracks,
     "audio": draw_audio,
     "binary": draw_roll,
 }
