@@ -261,7 +261,7 @@ def kill_at_random(folder: Path, times: int, seed: int, *options: str) -> dict[s
         process.kill()
         process.wait()
     process = start(folder, *options)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     return content(folder)
 
@@ -271,9 +271,9 @@ KILLS = int(os.environ.get("VRNN_KILLS", "5"))
 
 @pytest.mark.slow
 def test_random_kills_change_nothing(tmp_path: Path) -> None:
-    options = [f"trainer.max_epochs={6 * KILLS}", "optim.steps=600"]
+    options = [f"trainer.max_epochs={2 * KILLS}", "optim.steps=200"]
     process = start(tmp_path / "whole", *options)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     again = kill_at_random(tmp_path / "killed", KILLS, 0, *options)
     starts = len(list((tmp_path / "killed").glob("metrics*.csv")))

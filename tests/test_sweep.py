@@ -140,7 +140,7 @@ LAUNCHERS = {
     "basic": ([], 12),
     "cores": (["hydra/launcher=cores"], 6),
     "local": (["hydra/launcher=local", "hydra.launcher.timeout_min=10"], 3),
-    "cluster": (["hydra/launcher=cluster", "hydra.launcher.ray.init.num_cpus=2"], 4),
+    "cluster": (["hydra/launcher=cluster", "+hydra.launcher.ray.init.num_cpus=2"], 4),
 }
 
 
