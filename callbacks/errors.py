@@ -36,9 +36,9 @@ def readable_errors(folder: Path | None = None, end: bool = True) -> Iterator[No
         end: leave the program; in a sweep, where the other jobs go on, go on behind the block
             instead, whatever the error was. The sweep's table and exit code tell of it.
     """
-    if folder is not None:
-        (folder / "error.txt").unlink(missing_ok=True)
     try:
+        if folder is not None:
+            (folder / "error.txt").unlink(missing_ok=True)
         yield
     except Exception as error:
         cause = mendable_cause(error)
