@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
+import ssl
 import tarfile
 import time
 import urllib.error
@@ -36,6 +37,14 @@ BLOCK = 2**20
 TRIES = 8
 TIMEOUT = 60.0
 GB = 10**9
+
+INTERRUPTIONS = (
+    HTTPException,
+    ConnectionError,
+    TimeoutError,
+    ssl.SSLError,
+    urllib.error.URLError,
+)
 
 
 class Archive(NamedTuple):
@@ -159,8 +168,12 @@ def download(
                 if error.code < 500:
                     raise OSError(f"{url}: the server says {error.code} {error.reason}") from error
                 reason = f"{error.code} {error.reason}"
-            except (HTTPException, ConnectionError, TimeoutError, urllib.error.URLError) as error:
+            except INTERRUPTIONS as error:
                 reason = str(getattr(error, "reason", error)) or type(error).__name__
+            except OSError as error:
+                raise OSError(
+                    f"{partial} cannot be written ({error.strerror or error})"
+                ) from error
             came = partial.stat().st_size if partial.exists() else 0
             failures = 0 if came > before else failures + 1
             if failures >= tries:
@@ -250,6 +263,8 @@ def unpack(path: Path, folder: Path, limit: int) -> None:
             merge(item, folder / item.name)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, UnsafeArchive) as error:
         raise ValueError(f"{path} cannot be unpacked: {error}") from error
+    except OSError as error:
+        raise OSError(f"{path} cannot be unpacked into {folder} ({error.strerror})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
