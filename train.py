@@ -6,6 +6,7 @@ Every option of every group: python train.py --help. Sweeps: python train.py -m
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from datamodules.base import SequenceData
+    from vrnn.likelihoods import Likelihood
     from vrnn.module import VRNNModule
 
 log = logging.getLogger(__name__)
@@ -30,9 +32,11 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     """
     from hydra.utils import instantiate
     from lightning.pytorch import seed_everything
+    from lightning.pytorch.utilities import rank_zero_only
     from omegaconf import OmegaConf
 
     from callbacks.errors import check_types
+    from callbacks.record import record
     from callbacks.tracking import close_loggers, quieten_lightning
     from vrnn.module import VRNNModule
 
@@ -44,6 +48,10 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     data: SequenceData = instantiate(plain["data"])
     data.prepare_data()
     data.setup()
+    if cfg.x.dim is None:
+        cfg.x.dim = data.x_dim
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    check_bits(plain["model"], data)
     module = VRNNModule(
         model=plain["model"],
         objective=plain["objective"],
@@ -53,6 +61,9 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         seed=cfg.seed,
     )
     check_kind(cfg, data, module)
+    started = time.monotonic()
+    if rank_zero_only.rank == 0:
+        record(Path(cfg.output_dir), plain, data)
 
     loggers = [instantiate(node) for node in plain["logger"].values()]
     try:
@@ -68,7 +79,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
             best = best_checkpoint(trainer)
             trainer.validate(module, data, ckpt_path=best, verbose=False)
             trainer.test(module, data, ckpt_path=best, verbose=False)
-        figures |= module.figures
+        figures |= module.figures | {"minutes": (time.monotonic() - started) / 60}
         if trainer.is_global_zero:
             conclude(cfg, trainer, module, figures)
         return figures
@@ -100,6 +111,7 @@ def conclude(
 
     from callbacks.samples import generate_raw, write_samples
     from callbacks.tables import scores_tables
+    from callbacks.tracking import log_sounds
 
     folder = Path(cfg.output_dir)
     figures |= {
@@ -107,11 +119,13 @@ def conclude(
         "particles": cfg.particles,
         "epochs": trainer.current_epoch,
         "updates": trainer.global_step,
+        "best_epoch": getattr(trainer.checkpoint_callback, "best_epoch", 0),
     }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
     if not trainer.fast_dev_run:
-        sequences = generate_raw(module, n=8, seed=cfg.seed)
-        write_samples(sequences, module.hparams["data"], folder / "samples")
+        generated = generate_raw(module, n=8, seed=cfg.seed)
+        files = write_samples(generated, module.hparams["data"], folder / "samples")
+        log_sounds(trainer, [f for f in files if f.suffix == ".wav"], "samples/generated")
 
     spaces = list(module.hparams["data"]["log_scales"])
     splits = [split for split in ("untrained", "val", "test") if f"{split}/elbo" in figures]
@@ -133,8 +147,17 @@ def shown(folder: Path) -> Path:
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
+def check_bits(model: dict[str, Any], data: "SequenceData") -> None:
+    """Refuses a model of mixtures where frames are bits, before it is built."""
+    if data.kind == "binary" and "components" in model["likelihood"]:
+        raise ValueError(
+            f"data={data.name} gives binary frames, of which there are no mixtures of Gaussians; "
+            "choose model=vrnn_bernoulli or rnn_bernoulli"
+        )
+
+
 def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") -> None:
-    """Refuses a likelihood that does not describe this kind of sequence."""
+    """Refuses a model that does not describe this kind of sequence, or frames of this size."""
     likelihood = module.model.likelihood
     if data.kind not in likelihood.kinds:
         raise ValueError(
@@ -142,21 +165,61 @@ def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") ->
             f"{' or '.join(likelihood.kinds)} frames, but data={data.name} gives {data.kind} "
             f"ones; {cfg.x.likelihood} would fit"
         )
+    if module.model.x_dim != data.x_dim:
+        raise ValueError(
+            f"x.dim={module.model.x_dim}, but data={data.name} gives frames of {data.x_dim} "
+            "numbers; leave x.dim at its default"
+        )
+    check_levels(cfg, data, likelihood)
+
+
+def check_levels(cfg: "DictConfig", data: "SequenceData", likelihood: "Likelihood") -> None:
+    """Refuses raw frames that a discrete likelihood has no levels for, by a look at a hundred."""
+    import numpy as np
+
+    from vrnn.discrete import DiscreteLikelihood
+
+    if not isinstance(likelihood, DiscreteLikelihood):
+        return
+    lowest, highest = likelihood.grid.lowest, likelihood.grid.highest
+    train = data.splits["train"]
+    for i in range(min(100, len(train))):
+        raw = np.asarray(train[i], np.float64)
+        off = (raw != raw.round()) | (raw < lowest) | (raw > highest)
+        if off.any():
+            raise ValueError(
+                f"model.likelihood={type(likelihood).__name__} describes whole numbers from "
+                f"{lowest} to {highest}, but data={data.name} has {raw[off][0]:g}; "
+                f"{cfg.x.likelihood} would fit"
+            )
+
+
+def finished_before(cfg: "DictConfig") -> dict[str, float] | None:
+    """The figures of this job of a sweep if it came to its end before; it is not run again."""
+    from omegaconf import OmegaConf
+
+    from callbacks.record import finished
+
+    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    figures = finished(Path(cfg.output_dir), plain)
+    if figures is not None:
+        log.info("%s came to its end before, so it is not run again", cfg.output_dir)
+    return figures
 
 
 def resume_from(cfg: "DictConfig") -> str | None:
     """The checkpoint to go on from; `ckpt=last` starts afresh where there is none yet."""
-    from vrnn.checkpoint import read
+    from vrnn.checkpoint import find_last, read
 
     if cfg.ckpt is None:
         return None
-    own = Path(cfg.output_dir) / "checkpoints" / "last.ckpt"
-    path = own if cfg.ckpt == "last" else Path(cfg.ckpt)
-    if cfg.ckpt == "last" and not own.exists():
+    if cfg.ckpt != "last":
+        read(Path(cfg.ckpt))
+        return str(cfg.ckpt)
+    found = find_last(Path(cfg.output_dir))
+    if found is None:
         log.info("ckpt=last: nothing to resume in %s, so training starts afresh", cfg.output_dir)
-        return None
-    read(path)
-    return str(path)
+    return None if found is None else str(found)
 
 
 def best_checkpoint(trainer: "Trainer") -> str | None:
@@ -175,14 +238,19 @@ def main(cfg: "DictConfig") -> float:
     cfg.output_dir = hydra_cfg.runtime.output_dir
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     if sweep and cfg.logger.get("wandb") and cfg.logger.wandb.group is None:
-        cfg.logger.wandb.group = Path(hydra_cfg.sweep.dir).name
+        # Grouped by it, W&B shows what the sweep's table does: means over seeds.
+        words = [word for word in hydra_cfg.overrides.task if not word.startswith("seed=")]
+        name = f"{Path(hydra_cfg.sweep.dir).name} {' '.join(words)}"
+        cfg.logger.wandb.group = name[:128]
+    figures: dict[str, float] = {}
     with readable_errors(Path(cfg.output_dir), end=not sweep):
         if sweep and cfg.trainer.devices != 1:
             raise ValueError(
                 f"trainer.devices={cfg.trainer.devices} with -m would start every job on "
                 "every process: use one device a job, trainer.strategy=ddp_spawn, or single runs"
             )
-        return run(cfg).get("val/elbo", float("nan"))
+        figures = (finished_before(cfg) if sweep else None) or run(cfg)
+    return figures.get("val/elbo", float("nan"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from scipy.signal import stft
 
 from datamodules.pen import points
 
@@ -36,6 +37,37 @@ def draw_signal(ax: Axes, x: np.ndarray, rate: float) -> None:
     ax.tick_params(labelsize=6)
 
 
+def draw_tracks(ax: Axes, x: np.ndarray, rate: float) -> None:
+    """Draws each coordinate over time. Shapes: x (T, D)."""
+    ax.plot(np.arange(len(x)) / rate, x, linewidth=0.7)
+    ax.margins(x=0)
+    ax.tick_params(labelsize=6)
+
+
+def draw_audio(ax: Axes, x: np.ndarray, rate: float) -> None:
+    """Draws a waveform above its spectrogram, 70 dB of it. Shapes: x (T, D), D samples a frame."""
+    samples = x.reshape(-1).astype(float)
+    ax.axis("off")
+    wave = ax.inset_axes((0, 0.7, 1, 0.3))
+    draw_signal(wave, x, rate)
+    wave.tick_params(bottom=False, labelbottom=False)
+    wave.set_rasterized(True)  # In an SVG every sample would be a point.
+
+    window = min(max(round(0.02 * rate), 16), len(samples))
+    z = stft(samples, rate, nperseg=window, noverlap=window - -(-window // 4))[2]
+    loudest = max(np.abs(z).max(), 1e-12)
+    spectrum = ax.inset_axes((0, 0, 1, 0.68), sharex=wave)
+    spectrum.imshow(
+        20 * np.log10(np.maximum(np.abs(z) / loudest, 10 ** (-70 / 20))),
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        extent=(0, len(samples) / rate, 0, rate / 2000),
+    )
+    spectrum.tick_params(labelsize=6)
+    spectrum.set_ylabel("kHz", fontsize=6)
+
+
 def draw_roll(ax: Axes, x: np.ndarray, rate: float) -> None:
     """Draws a piano roll, time to the right, pitch upwards. Shapes: x (T, D)."""
     ax.imshow(x.T, origin="lower", aspect="auto", cmap="Greys", interpolation="nearest")
@@ -44,8 +76,8 @@ def draw_roll(ax: Axes, x: np.ndarray, rate: float) -> None:
 
 DRAWERS: dict[str, Callable[[Axes, np.ndarray, float], None]] = {
     "pen": draw_pen,
-    "real": draw_signal,
-    "audio": draw_signal,
+    "real": draw_tracks,
+    "audio": draw_audio,
     "binary": draw_roll,
 }
 
@@ -58,7 +90,9 @@ def draw(kind: str, sequences: Sequence[np.ndarray], rate: float) -> Figure:
 def draw_columns(kind: str, columns: dict[str, Sequence[np.ndarray]], rate: float) -> Figure:
     """Draws several lists of sequences side by side, each under its title."""
     rows = max(len(column) for column in columns.values())
-    figure = Figure(figsize=(7 * len(columns), 1.1 * rows + 0.4), dpi=110, layout="constrained")
+    height = 2.0 if kind == "audio" else 1.1
+    size = (7 * len(columns), height * rows + 0.4)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")

@@ -13,8 +13,16 @@ from torch import Tensor
 
 __all__ = ["check_types", "readable_errors"]
 
-# What bad input raises: wrong values, missing files, full disks, numbers that go wrong.
-MENDABLE = (ValueError, TypeError, OSError, FloatingPointError, ImportError)
+# What bad input raises: wrong values, missing files, full disks, numbers that go wrong, figures
+# that a model has not.
+MENDABLE = (
+    ValueError,
+    TypeError,
+    OSError,
+    FloatingPointError,
+    ImportError,
+    NotImplementedError,
+)
 
 
 @contextmanager
@@ -25,18 +33,22 @@ def readable_errors(folder: Path | None = None, end: bool = True) -> Iterator[No
     HYDRA_FULL_ERROR=1 shows the traceback instead.
 
     Args:
-        end: leave the program; in a sweep, where the other jobs go on, the error is passed on
-            instead.
+        end: leave the program; in a sweep, where the other jobs go on, go on behind the block
+            instead, whatever the error was. The sweep's table and exit code tell of it.
     """
     try:
+        if folder is not None:
+            (folder / "error.txt").unlink(missing_ok=True)
         yield
     except Exception as error:
         cause = mendable_cause(error)
-        if cause is None or os.environ.get("HYDRA_FULL_ERROR") == "1" or not end:
+        if end and (cause is None or os.environ.get("HYDRA_FULL_ERROR") == "1"):
             raise
-        where = save_traceback(folder)
-        print(f"{Path(sys.argv[0]).name}: {cause}{where}", file=sys.stderr)
-        sys.exit(1)
+        told = str(cause) if cause is not None else f"{type(error).__name__}: {error}"
+        where = save_traceback(folder, told)
+        print(f"{Path(sys.argv[0]).name}: {told}{where}", file=sys.stderr)
+        if end:
+            sys.exit(1)
 
 
 def mendable_cause(error: BaseException) -> BaseException | None:
@@ -76,11 +88,11 @@ def annotations(target: str) -> dict[str, Any]:
         return {}
 
 
-def save_traceback(folder: Path | None) -> str:
+def save_traceback(folder: Path | None, told: str) -> str:
     if folder is None or not folder.is_dir():
         return ""
     try:
-        (folder / "error.txt").write_text(traceback.format_exc())
+        (folder / "error.txt").write_text(f"{told}\n\n{traceback.format_exc()}")
     except OSError:
         return ""
     return f"\n(traceback: {folder / 'error.txt'})"

@@ -18,6 +18,7 @@ from PIL import Image
 __all__ = [
     "close_loggers",
     "csv_logger",
+    "log_sounds",
     "quieten_lightning",
     "save_picture",
     "wandb_logger",
@@ -92,6 +93,13 @@ def save_picture(trainer: Trainer, figure: Figure, folder: Path, key: str, name:
             logger.log_image(key, [Image.open(buffer)])
 
 
+def log_sounds(trainer: Trainer, files: Sequence[Path], key: str) -> None:
+    """Sends WAV files to W&B under `key`."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and files:
+            logger.log_audio(key, [str(file) for file in files], caption=[f.stem for f in files])
+
+
 def close_loggers(loggers: Sequence[Any]) -> None:
     """Ends the W&B run, which otherwise the next job of a sweep would go on with."""
     if any(isinstance(logger, WandbLogger) for logger in loggers):
@@ -109,3 +117,5 @@ def quieten_lightning() -> None:
     )
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # It is: see datamodules.position.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")

@@ -54,7 +54,7 @@ def test_pictures_are_drawn_when_they_are_due(run: Path) -> None:
         assert 0.001 < ink(run / "samples" / name) < 0.5, name
 
 
-@pytest.mark.parametrize("kind", ["pen", "real", "binary"])
+@pytest.mark.parametrize("kind", ["pen", "real", "audio", "binary"])
 def test_every_kind_of_sequence_can_be_drawn(kind: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     lines = [rng.normal(size=(n, 3)) for n in (1, 2, 30)]

@@ -1,7 +1,9 @@
 """Loads a model from a file, with nothing else at hand, and runs nothing that the file brings."""
 
+import logging
 import pickle
 import pkgutil
+import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,9 +14,30 @@ from torch import nn
 from vrnn.module import VRNNModule
 from vrnn.sequence_model import SequenceModel
 
-__all__ = ["CheckpointError", "find_checkpoint", "load", "load_module"]
+__all__ = [
+    "CheckpointError",
+    "find_checkpoint",
+    "find_last",
+    "load",
+    "load_module",
+    "previous",
+]
+
+log = logging.getLogger(__name__)
 
 ALLOWED = ("vrnn", "torch.optim", "torch.nn")
+
+# What torch and zipfile raise on a file that is not whole.
+DAMAGED = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OSError,
+    AttributeError,
+    zipfile.BadZipFile,
+)
 
 
 class CheckpointError(ValueError):
@@ -67,17 +90,39 @@ def find_checkpoint(path: str | Path) -> Path:
     )
 
 
+def find_last(run: Path) -> Path | None:
+    """Returns the last checkpoint of a run folder that is whole; None if there is none at all."""
+    last = run / "checkpoints" / "last.ckpt"
+    files = [file for file in (last, previous(last)) if file.exists()]
+    for file in files:
+        try:
+            read(file)
+        except CheckpointError as error:
+            if file == files[-1]:
+                raise
+            log.warning("%s; going on from the one before it, %s", error, files[-1])
+        else:
+            return file
+    return None
+
+
+def previous(file: Path) -> Path:
+    """Where the checkpoint is kept that a last.ckpt has replaced."""
+    return file.with_name(f"{file.stem}-prev{file.suffix}")
+
+
 def read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         refuse(file, "there is no such file")
     try:
+        check_sums(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refuse(
             file,
             f"it holds something else than tensors and plain containers ({first_line(error)})",
         )
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+    except DAMAGED as error:
         refuse(file, f"it is damaged or no checkpoint at all ({first_line(error)})")
     if not isinstance(content, dict) or not {"hyper_parameters", "state_dict"} <= content.keys():
         refuse(file, "it has no hyper_parameters and state_dict, so this project did not write it")
@@ -88,6 +133,16 @@ def read(file: Path) -> dict[str, Any]:
     if missing:
         refuse(file, f"its hyper_parameters lack {', '.join(sorted(missing))}")
     return content
+
+
+def check_sums(file: Path) -> None:
+    """Refuses a file that is compressed, or whose bytes have changed, which torch does not see."""
+    with zipfile.ZipFile(file) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed")
+        changed = archive.testzip()
+    if changed is not None:
+        raise ValueError(f"the checksum of {changed} is wrong")
 
 
 def check_targets(file: Path, node: object, allowed: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from torch.distributions import Normal, kl_divergence
 from vrnn.bounds import masked
 from vrnn.distributions import per_dimension
 from vrnn.evaluation import sequence_noise, sequence_uniform
-from vrnn.model import VRNN
+from vrnn.latent_model import LatentModel
 from vrnn.particle_filter import effective_sample_size, particle_filter
 from vrnn.sequence_model import SequenceModel
 
@@ -57,7 +57,7 @@ def latent_use(
     """
     noise = sequence_noise(ids, mask, model.z_dim, range(particles), seed, x.dtype)
     trace = model.trace(x, mask, noise=noise[:, : len(ids)])
-    if trace.posterior is None or trace.prior is None or not isinstance(model, VRNN):
+    if trace.posterior is None or trace.prior is None or not isinstance(model, LatentModel):
         return None
     q, p = per_dimension(trace.posterior), per_dimension(trace.prior)
     kl = kl_divergence(q, p)
@@ -82,3 +82,18 @@ def overlap(q: Normal, p: Normal) -> Tensor:
     variance = q.variance + p.variance
     ratio = (2 * q.stddev * p.stddev / variance).sqrt()
     return ratio * (-0.25 * (q.mean - p.mean).square() / variance).exp()
+
+
+@torch.no_grad()
+def sigma_range(model: SequenceModel, x: Tensor, mask: Tensor) -> str:
+    """Says between what the standard deviations of the likelihood lie on a batch's own steps.
+
+    Shapes: x (T, B, D), mask (T, B).
+    """
+    likelihood = model.trace(x, mask).likelihood
+    std = getattr(likelihood, "std", None)
+    std = (likelihood.stddev if std is None else std)[mask]
+    finite = std[std.isfinite()]
+    rest = std.numel() - finite.numel()
+    between = f"in {finite.min():.3g} to {finite.max():.3g}" if len(finite) else "nowhere finite"
+    return between + (f", {rest:,} of {std.numel():,} not finite" if rest else "")

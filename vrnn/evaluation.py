@@ -15,7 +15,7 @@ from vrnn.bounds import (
     paper_estimate,
     split_particles,
 )
-from vrnn.model import VRNN
+from vrnn.latent_model import LatentModel
 from vrnn.particle_filter import particle_filter
 from vrnn.sequence_model import SequenceModel
 
@@ -100,7 +100,7 @@ def score(
     Raises:
         FloatingPointError: if all weights of a sequence underflow or are undefined.
     """
-    if not isinstance(model, VRNN):
+    if not isinstance(model, LatentModel):
         steps = elbo_terms(model.trace(x, mask), x, mask).log_likelihood
         exact = steps.double().sum(0)
         known = set(bounds) - {"open_loop"}
@@ -118,7 +118,13 @@ def score(
 
 
 def filtered(
-    model: VRNN, x: Tensor, mask: Tensor, ids: Tensor, particles: int, seed: int, resampling: str
+    model: LatentModel,
+    x: Tensor,
+    mask: Tensor,
+    ids: Tensor,
+    particles: int,
+    seed: int,
+    resampling: str,
 ) -> Tensor:
     """The filtering bound of each sequence, (B,), float64."""
     scores = []
@@ -134,7 +140,7 @@ def filtered(
 
 
 def trajectories(
-    model: VRNN,
+    model: LatentModel,
     x: Tensor,
     mask: Tensor,
     ids: Tensor,

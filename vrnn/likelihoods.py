@@ -25,11 +25,13 @@ class Likelihood(nn.Module, ABC):
 
     Attributes:
         kinds: the kinds of sequence it describes, of "pen", "real", "audio" and "binary".
+        discrete: `log_prob` is the log of a probability, which has no unit of x, not of a density.
         x_dim: D, numbers in a frame.
         size: P, numbers wanted from the decoder.
     """
 
     kinds: tuple[str, ...]
+    discrete: bool = False
     x_dim: int
     size: int
 

@@ -1,13 +1,12 @@
 """The VRNN, and its counterpart without latent variables."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from vrnn.cell import VRNNCell
 from vrnn.distributions import gaussian
+from vrnn.latent_model import LatentModel, summarise_future
 from vrnn.likelihoods import Likelihood
 from vrnn.networks import (
     GRU,
@@ -28,7 +27,7 @@ __all__ = ["RNN", "VRNN"]
 RECURRENCES: dict[str, type[Recurrence]] = {"lstm": LSTM, "gru": GRU}
 
 
-class VRNN(SequenceModel):
+class VRNN(LatentModel):
     """The variational recurrent neural network; `VRNNCell` has the equations.
 
     Args:
@@ -47,7 +46,7 @@ class VRNN(SequenceModel):
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
         engine: which implementation of the loop over time, "fast" or "plain" (`vrnn.unroll`).
-        centre, normaliser, means: of `SequenceModel`.
+        normaliser: standardises raw frames; None leaves them as they are.
     """
 
     def __init__(
@@ -69,9 +68,7 @@ class VRNN(SequenceModel):
         decoder_dim: int = 64,
         forecast: bool = False,
         engine: str = "fast",
-        centre: bool = False,
         normaliser: Normaliser | None = None,
-        means: Sequence[float] | None = None,
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
         choose("model.prior", prior, ("learned", "standard"))
@@ -86,8 +83,6 @@ class VRNN(SequenceModel):
             x_dim,
             likelihood,
             normaliser,
-            means,
-            centre,
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
             decoder=MLP(phi_z_dim + hidden, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
@@ -99,7 +94,7 @@ class VRNN(SequenceModel):
         # b_t, what the smoothing posterior sees of the present and the future.
         self.backward_rnn = recurrence(phi_x_dim, hidden) if posterior == "smoothing" else None
         u_dim = phi_x_dim if posterior == "filtering" else hidden
-        self.cell = VRNNCell(
+        self.cell: VRNNCell = VRNNCell(
             prior=(
                 GaussianNet(hidden, prior_dim, mlp_layers, z_dim)
                 if prior == "learned"
@@ -115,86 +110,30 @@ class VRNN(SequenceModel):
         )
 
     @property
-    def rnn(self) -> Recurrence:  # type: ignore[override]
+    def rnn(self) -> Recurrence:
         return self.cell.rnn
 
-    def trace(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        state: State | None = None,
-        noise: Tensor | None = None,
-    ) -> Trace:
-        mask = self.check(x, mask)
-        phi_x, u = self.observe(x, mask)
-        if state is None:
-            state = self.rnn.initial(x.shape[1])
-        if noise is None:
-            noise = torch.randn(*x.shape[:2], self.z_dim, device=x.device, dtype=x.dtype)
+    def unroll(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
+        return ENGINES[self.engine](self.cell, phi_x, u, state, noise)
 
-        return self.densities(ENGINES[self.engine](self.cell, phi_x, u, state, noise), u)
-
-    def open_loop(self, x: Tensor, mask: Tensor, noise: Tensor) -> Trace:
-        r"""As `trace`, of the model left to itself: the recurrence reads the mean of the output
-        distribution in place of x_t.
-
-        .. math:: h_t = f(\phi_x(\hat x_t), \phi_z(z_t), h_{t-1}), \quad \hat x_t = E[x_t | z_t,
-            h_{t-1}]
-
-        So h is a function of z alone, which has to carry all there is to know of the past, and
-        the ELBO of this trace bounds the likelihood of that other model. Inference sees x.
-        """
-        _, u = self.observe(x, self.check(x, mask))
-        state = self.rnn.initial(x.shape[1])
-        rows = []
-        for u_t, noise_t in zip(u, noise, strict=True):
-            h = top(state)
-            mean, std = self.cell.infer(u_t, h)
-            z = mean + std * noise_t
-            phi_z = self.cell.phi_z(z)
-            rows.append((z, mean, std, phi_z, h))
-            mean_x = self.likelihood(self.decode_features(phi_z, h)).mean
-            state = self.cell.advance(self.features(mean_x), phi_z, state)
-        z, mean, std, phi_z, h = map(torch.stack, zip(*rows, strict=True))
-        return self.densities(Unrolled(z, mean, std, phi_z, h, state), u)
-
-    def densities(self, steps: Unrolled, u: Tensor) -> Trace:
-        """What does not feed the recurrence, for all t at once."""
-        return Trace(
-            posterior=gaussian(steps.mean, steps.std),
-            prior=gaussian(*self.cell.prior(steps.h)),
-            likelihood=self.likelihood(self.decode_features(steps.phi_z, steps.h)),
-            z=steps.z,
-            state=steps.state,
-            forecast=(
-                gaussian(*self.forecaster(torch.cat([steps.phi_z, steps.h], dim=-1)))
-                if self.forecaster is not None
-                else None
-            ),
-            future=u.detach() if self.forecaster is not None else None,
-        )
-
-    def observe(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What the cell sees of whole sequences, phi_x (T, B, X) and u (T, B, U)."""
+    def observe(
+        self, x: Tensor, mask: Tensor, state: State | None = None
+    ) -> tuple[Tensor, Tensor]:
         phi_x = self.features(x)
         if self.backward_rnn is None:
             return phi_x, phi_x
         return phi_x, summarise_future(self.backward_rnn, phi_x, mask)
 
-    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
-        mean, std = self.cell.prior(top(state))
-        return mean + std * noise, gaussian(mean, std)
-
-    def decode(self, z: Tensor, h: Tensor) -> Tensor:
-        return self.decode_features(self.cell.phi_z(z), h)
+    def densities(self, steps: Unrolled, u: Tensor) -> Trace:
+        trace = super().densities(steps, u)
+        if self.forecaster is None:
+            return trace
+        b = gaussian(*self.forecaster(torch.cat([steps.phi_z, steps.h], dim=-1)))
+        return trace._replace(forecast=b, future=u.detach())
 
     def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:
-        """As `decode`, from phi_z(z_t)."""
         params: Tensor = self.out(self.decoder(torch.cat([phi_z, h], dim=-1)))
         return params
-
-    def advance(self, x: Tensor, z: Tensor, state: State) -> State:
-        return self.cell.advance(self.features(x), self.cell.phi_z(z), state)
 
 
 class RNN(SequenceModel):
@@ -217,9 +156,7 @@ class RNN(SequenceModel):
         mlp_layers: int = 1,
         phi_x_dim: int = 64,
         decoder_dim: int = 64,
-        centre: bool = False,
         normaliser: Normaliser | None = None,
-        means: Sequence[float] | None = None,
     ) -> None:
         choose("model.rnn", rnn, RECURRENCES)
         check_sizes(hidden=hidden, rnn_layers=rnn_layers, mlp_layers=mlp_layers)
@@ -227,8 +164,6 @@ class RNN(SequenceModel):
             x_dim,
             likelihood,
             normaliser,
-            means,
-            centre,
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
             decoder=MLP(hidden, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
@@ -252,6 +187,9 @@ class RNN(SequenceModel):
         z = x.new_zeros(*x.shape[:2], 0)
         return Trace(None, None, self.likelihood(self.decode(z, seen)), z, last)
 
+    def initial(self, batch: int) -> State:
+        return self.rnn.initial(batch)
+
     def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
         return noise, None
 
@@ -261,16 +199,3 @@ class RNN(SequenceModel):
 
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
         return self.rnn.step(self.features(x), state)
-
-
-def summarise_future(rnn: Recurrence, phi_x: Tensor, mask: Tensor) -> Tensor:
-    """Runs a recurrence backwards over each sequence's own steps.
-
-    Shapes: phi_x (T, B, X), mask (T, B) -> b (T, B, hidden), b_t a function of phi_x_t..phi_x_T
-        only.
-    """
-    steps = torch.arange(len(phi_x), device=phi_x.device)[:, None]
-    mirrored = torch.where(mask, mask.sum(0) - 1 - steps, steps)
-    flipped = phi_x.gather(0, mirrored[..., None].expand_as(phi_x))
-    b, _ = rnn.sequence(flipped, rnn.initial(phi_x.shape[1]))
-    return b.gather(0, mirrored[..., None].expand_as(b))

@@ -1,7 +1,7 @@
 """What every sequence model gives, a `Trace` of its densities, and how it generates."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vrnn.likelihoods import Likelihood
-from vrnn.networks import MLP, Recurrence, State, linear, top
+from vrnn.networks import MLP, State, linear, top
 from vrnn.normaliser import Normaliser
 
 __all__ = ["Frame", "SequenceModel", "Trace", "check_sizes", "choose"]
@@ -49,22 +49,13 @@ class Frame(NamedTuple):
 
 
 class SequenceModel(nn.Module, ABC):
-    """What VRNN and RNN share: phi_x, decoder, generation, and what is stored with them of the
-    data.
-
-    Args:
-        normaliser: standardises raw frames; None leaves them as they are.
-        means: the mean frame (D,) of the training data, standardised, where the output starts.
-        centre: phi_x sees x - means.
-    """
+    """What all models share: phi_x, decoder, generation, and the normaliser stored with them."""
 
     def __init__(
         self,
         x_dim: int,
         likelihood: Likelihood,
         normaliser: Normaliser | None,
-        means: Sequence[float] | None,
-        centre: bool,
         phi_x: MLP,
         decoder: MLP,
         decoder_dim: int,
@@ -76,27 +67,16 @@ class SequenceModel(nn.Module, ABC):
                 f"{likelihood.x_dim} numbers"
             )
 
-        if means is not None and len(means) != x_dim:
-            raise ValueError(f"means has {len(means)} numbers for x_dim={x_dim}")
-        if centre and means is None:
-            raise ValueError(
-                "model.centre=true needs the mean frame, which data of the kind binary give"
-            )
-
         self.x_dim = x_dim
         self.likelihood = likelihood
         self.normaliser = normaliser or Normaliser.identity(x_dim)
         self.phi_x = phi_x
         self.decoder = decoder
         self.out = linear(decoder_dim, likelihood.size)
-        mean_frame = None if means is None else self.out.bias.new_tensor(means)
-        self.centre: Tensor | None
-        self.register_buffer("centre", mean_frame if centre else None)
         with torch.no_grad():
-            self.out.bias.copy_(likelihood.bias(mean_frame))
+            self.out.bias.copy_(likelihood.bias(self.normaliser.means))
 
     z_dim: int
-    rnn: Recurrence
 
     @abstractmethod
     def trace(
@@ -117,6 +97,10 @@ class SequenceModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def initial(self, batch: int) -> State:
+        """The state before the first step."""
+
+    @abstractmethod
     def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
         """Draws z_t from the prior, with noise (B, Z) already scaled by the temperature."""
 
@@ -129,8 +113,8 @@ class SequenceModel(nn.Module, ABC):
         """The state after frame x_t (B, D) and latent z_t (B, Z)."""
 
     def features(self, x: Tensor) -> Tensor:
-        """phi_x(x), or phi_x(x - means). Shapes: (*, D) -> (*, X)."""
-        features: Tensor = self.phi_x(x if self.centre is None else x - self.centre)
+        """phi_x(x). Shapes: (*, D) -> (*, X)."""
+        features: Tensor = self.phi_x(self.normaliser.centred(x))
         return features
 
     def stream(
@@ -156,7 +140,7 @@ class SequenceModel(nn.Module, ABC):
                 f"prime must be (T0, {batch}, {self.x_dim}), not {tuple(prime.shape)}"
             )
         if prime is None or len(prime) == 0:
-            state = self.rnn.initial(batch)
+            state = self.initial(batch)
         else:
             state = self.trace(prime).state
         scale = temperature_z**0.5
@@ -187,12 +171,26 @@ class SequenceModel(nn.Module, ABC):
             Standardised frames, (T, B, D); `model.normaliser.raw` takes them to the corpus's
             units.
         """
+        frames = self.draw_frames(steps, batch, prime, temperature_z, temperature_x, seed)
+        return torch.stack([frame.x for frame in frames])
+
+    @torch.no_grad()
+    def draw_frames(
+        self,
+        steps: int,
+        batch: int = 1,
+        prime: Tensor | None = None,
+        temperature_z: float = 1.0,
+        temperature_x: float = 1.0,
+        seed: int | None = None,
+    ) -> list[Frame]:
+        """As `generate`, but returns all of each frame."""
         devices = [self.out.weight.device] if self.out.weight.is_cuda else []
         with torch.random.fork_rng(devices, enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
             frames = self.stream(batch, prime, temperature_z, temperature_x)
-            return torch.stack([next(frames).x for _ in range(steps)])
+            return [next(frames) for _ in range(steps)]
 
     def check(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Returns the mask, all True if there is none, after asserting the shapes of both."""

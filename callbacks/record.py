@@ -1,0 +1,117 @@
+"""run.json: all that it takes to repeat a run, or to tell why a repetition differs."""
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+
+from datamodules.base import SequenceData
+from datamodules.ragged import Ragged
+
+__all__ = ["finished", "fingerprint", "record"]
+
+PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetrics", "numpy")
+SAMPLED = 64
+FREE = ("ckpt", "output_dir")
+"""Options that the results do not depend on."""
+
+
+def record(folder: Path, config: Mapping[str, Any], data: SequenceData) -> None:
+    """Writes <folder>/run.json, and changes.patch where the code differs from its commit.
+
+    No environment variable goes into it.
+
+    Args:
+        config: the whole configuration, resolved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    changes = git("diff", "HEAD")
+    if changes:
+        (folder / "changes.patch").write_text(changes + "\n")
+    content = {
+        "command": shlex.join(["python", *sys.argv]),
+        "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
+        "seed": config["seed"],
+        "commit": git("rev-parse", "HEAD"),
+        "changed": bool(changes),
+        "data": {split: fingerprint(part) for split, part in data.splits.items()},
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "hardware": hardware(),
+        "config": config,
+    }
+    text = json.dumps(content, indent=2, default=str) + "\n"
+    (folder / "run.json").write_text(text)
+
+
+def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None:
+    """Returns the figures of a run that came to its end in this folder; None if none did.
+
+    Raises:
+        ValueError: if it was one with other options.
+    """
+    try:
+        figures: dict[str, float] = json.loads((folder / "metrics.json").read_text())
+        before = json.loads((folder / "run.json").read_text())["config"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    now = json.loads(json.dumps(config, default=str))
+    a, b = flat(before), flat(now)
+    changed = [key for key in a.keys() | b.keys() if key not in FREE and a.get(key) != b.get(key)]
+    if changed:
+        key = min(changed)
+        raise ValueError(
+            f"{folder} holds the results of other options ({key} was {a.get(key)}, not "
+            f"{b.get(key)}); give this sweep a folder of its own by hydra.sweep.dir="
+        )
+    return figures
+
+
+def flat(node: Any, path: str = "") -> dict[str, Any]:
+    """Every value of nested containers, by its dotted name."""
+    if isinstance(node, dict) and node:
+        return {k: v for key in node for k, v in flat(node[key], f"{path}.{key}").items()}
+    return {path.lstrip("."): node}
+
+
+def fingerprint(sequences: Ragged) -> str:
+    """Of the lengths and keys of all sequences, and of the frames of some, evenly spread."""
+    digest = hashlib.sha256(np.ascontiguousarray(sequences.lengths).tobytes())
+    digest.update("\n".join(sequences.keys).encode())
+    count = len(sequences)
+    for i in np.unique(np.linspace(0, count - 1, min(count, SAMPLED)).round().astype(int)):
+        digest.update(np.ascontiguousarray(sequences[int(i)]).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def hardware() -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
+
+
+def git(*words: str) -> str | None:
+    """What git says of the code that runs; None where it is not in a repository."""
+    here = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

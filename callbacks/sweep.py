@@ -1,0 +1,206 @@
+"""One table of many runs: python -m callbacks.sweep outputs/<date>/<sweep> [more runs or sweeps]
+
+Mean and standard error over seeds; written beside the jobs as sweep.csv, sweep.md and sweep.tex.
+"""
+
+# Only light imports: Hydra imports this file whenever train.py is started.
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from hydra.experimental.callback import Callback
+
+__all__ = ["Row", "SweepTable", "rows", "show", "write"]
+
+COLUMNS = ("options", "seeds", "val/elbo", "test/elbo", "best epoch", "parameters", "minutes")
+
+
+class Row(NamedTuple):
+    """The runs that differ in their seed only."""
+
+    options: str
+    """In what they differ from the other runs."""
+    seeds: int
+    """How many of them came to their end."""
+    figures: dict[str, tuple[float, float | None]]
+    """Mean and standard error over seeds of each figure that all of them have; the error is None
+    for a single one."""
+    failures: list[str]
+    """What went wrong with the others."""
+
+
+class SweepTable(Callback):
+    """At the end of a sweep, prints and writes its table; the exit code is 1 if a job failed."""
+
+    def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        if not folder.is_dir():
+            return
+        table = rows([folder])
+        if table:
+            show(table)
+            write(table, folder)
+        if any(row.failures for row in table):
+            sys.exit(1)
+
+
+def rows(folders: Iterable[Path]) -> list[Row]:
+    """Reads run folders, and folders of run folders, the best bound on the validation split first.
+
+    Raises:
+        ValueError: if there is no run in one of them, or a file of it is damaged.
+    """
+    runs = [run for folder in folders for run in runs_in(folder)]
+    named = [overrides(run) for run in runs]
+    common = set.intersection(*map(set, named)) if named else set()
+    groups: dict[str, list[Path]] = {}
+    for run, words in zip(runs, named, strict=True):
+        own = [w for w in words if w not in common and not w.startswith(("seed=", "ckpt="))]
+        groups.setdefault(" ".join(own) or run.name.partition("_")[2] or run.name, []).append(run)
+    table = [row(options, members) for options, members in groups.items()]
+    return sorted(table, key=lambda r: -r.figures.get("val/elbo", (float("-inf"),))[0])
+
+
+def runs_in(folder: Path) -> list[Path]:
+    found = [p for p in (folder, *sorted(folder.glob("*"), key=number)) if is_run(p)]
+    if not found:
+        raise ValueError(
+            f"{folder} is neither a run nor a sweep: it holds no run.json or error.txt"
+        )
+    return found
+
+
+def is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("run.json", "metrics.json", "error.txt"))
+
+
+def number(folder: Path) -> tuple[float, str]:
+    first = folder.name.partition("_")[0]
+    return (int(first) if first.isdigit() else float("inf"), folder.name)
+
+
+def overrides(run: Path) -> list[str]:
+    """The words that the run was started with, as Hydra keeps them."""
+    file = run / ".hydra" / "overrides.yaml"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return [line.removeprefix("- ").strip("'\"") for line in lines if line != "[]"]
+
+
+def row(options: str, runs: Sequence[Path]) -> Row:
+    done, failures = [], []
+    for run in runs:
+        metrics, error = run / "metrics.json", run / "error.txt"
+        if error.is_file():
+            failures.append(f"{run.name}: {error.read_text().partition(chr(10))[0]}")
+        elif metrics.is_file():
+            done.append(read(metrics))
+        else:
+            failures.append(f"{run.name}: did not come to its end")
+    shared = set.intersection(*(set(figures) for figures in done)) if done else set()
+    values = {name: [float(figures[name]) for figures in done] for name in shared}
+    figures = {name: (mean(v), error_of(v)) for name, v in values.items()}
+    return Row(options, len(done), figures, failures)
+
+
+def read(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); run the job again") from error
+    return content
+
+
+def error_of(values: Sequence[float]) -> float | None:
+    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def cells(row: Row) -> list[str]:
+    """A row as text, in the order of COLUMNS, failures last."""
+
+    def cell(name: str, digits: int, with_error: bool = False) -> str:
+        if name not in row.figures:
+            return ""
+        value, error = row.figures[name]
+        shown = f"{value:,.{digits}f}"
+        return shown if error is None or not with_error else f"{shown} ± {error:,.{digits}f}"
+
+    bounds = [cell(name, 1, True) for name in ("val/elbo", "test/elbo")]
+    rest = [cell("best_epoch", 1), cell("parameters", 0), cell("minutes", 1)]
+    return [row.options, str(row.seeds), *bounds, *rest, str(len(row.failures) or "")]
+
+
+def show(table: Sequence[Row]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for i, name in enumerate((*COLUMNS, "failed")):
+        shown.add_column(name, justify="right" if i else "left", overflow="fold")
+    for line in table:
+        shown.add_row(*cells(line))
+    console.print(shown)
+    console.print(
+        "[dim]bounds in nats per sequence, standardised; ± one standard error over seeds"
+    )
+    for line in table:
+        for failure in line.failures:
+            console.print(f"failed: {failure}", markup=False, soft_wrap=True)
+
+
+def write(table: Sequence[Row], folder: Path) -> None:
+    """Writes sweep.csv, with every figure, and sweep.md and sweep.tex, with those shown."""
+    names = sorted({name for line in table for name in line.figures})
+    with open(folder / "sweep.csv", "w", newline="") as file:
+        out = csv.writer(file)
+        errors = [f"{name}_se_over_seeds" for name in names]
+        out.writerow(["options", "seeds", "failed", *names, *errors])
+        for line in table:
+            pairs = [line.figures.get(name, (None, None)) for name in names]
+            head = [line.options, line.seeds, len(line.failures)]
+            out.writerow([*head, *(p[0] for p in pairs), *(p[1] for p in pairs)])
+    header = (*COLUMNS, "failed")
+    lines = [f"| {' | '.join(c)} |" for c in (header, ["---"] * len(header), *map(cells, table))]
+    (folder / "sweep.md").write_text("\n".join(lines) + "\n")
+    body = [" & ".join(map(latex, c)) + r" \\" for c in (header, *map(cells, table))]
+    body = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", body[0], r"\hline"] + [
+        *body[1:],
+        r"\hline",
+        r"\end{tabular}",
+    ]
+    (folder / "sweep.tex").write_text("\n".join(body) + "\n")
+
+
+def latex(text: str) -> str:
+    for plain, escaped in (("_", r"\_"), ("%", r"\%"), ("#", r"\#"), ("&", r"\&")):
+        text = text.replace(plain, escaped)
+    return text.replace("±", r"$\pm$")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs or of sweeps")
+    parser.add_argument("--out", type=Path, help="folder of sweep.csv, .md and .tex")
+    args = parser.parse_args()
+
+    from callbacks.errors import readable_errors
+
+    with readable_errors():
+        table = rows(args.runs)
+        show(table)
+        if args.out is not None or len(args.runs) == 1:
+            folder = args.out or args.runs[0]
+            folder.mkdir(parents=True, exist_ok=True)
+            write(table, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""Interrupted runs end where the uninterrupted ones do, bit for bit."""
+
+import contextlib
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import CONF, LINES, QUIET, SMALL, configure
+from lightning import LightningModule, Trainer
+from lightning.pytorch import Callback
+
+import train
+from callbacks.checkpoints import DurableFiles, LastCheckpoint
+from vrnn.checkpoint import CheckpointError, find_last, previous, read
+
+SCHEDULE = ["optim=adam_cosine", "optim.steps=12", "objective.kl_start=0.1", "test=false"]
+SCHEDULE += ["objective.kl_steps=9", "untrained=false", "callbacks.last.minutes=0"]
+
+SHAPES = {
+    "epochs": ["trainer.max_epochs=3", "trainer.limit_train_batches=null"],
+    "steps": ["trainer.max_epochs=-1", "trainer.max_steps=10"],
+    "limited": ["trainer.max_epochs=4", "trainer.limit_train_batches=3"],
+    "two validations an epoch": ["trainer.max_epochs=3", "trainer.val_check_interval=2"],
+    "few validations": ["trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2"],
+    "accumulated": ["trainer.max_epochs=4", "trainer.accumulate_grad_batches=2"],
+    "stopped early": [
+        "trainer.max_epochs=9",
+        "callbacks.early_stopping.patience=1",
+        "optim.lr=0.5",
+    ],
+    "carried": [
+        "trainer.max_epochs=2",
+        "trainer.limit_train_batches=6",
+        "+data.window=20",
+        "+data.carry=3",
+        "data.max_steps=null",
+    ],
+}
+PLACES = ["on_train_batch_start", "on_train_batch_end", "on_validation_batch_end"]
+PLACES += ["on_validation_end", "on_train_epoch_end"]
+
+
+class Dead(Exception):
+    """Nobody can do anything about it any more."""
+
+
+class Die(Callback):
+    """Ends the process, as it were, when a hook is called for the n-th time."""
+
+    def __init__(self, hook: str, n: int, error: Callable[[], BaseException] = Dead) -> None:
+        self.left, self.error = n, error
+        setattr(self, hook, self.count)
+
+    def count(self, trainer: Trainer, module: LightningModule, *_: Any, **__: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise self.error()
+
+
+def run(folder: Path, *options: str, die: Die | None = None) -> dict[str, Any]:
+    """Trains on, and returns the last checkpoint with the logged curves."""
+    cfg = configure(folder, *SCHEDULE, "data.batch_size=6", "ckpt=last", *options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("callbacks.samples.write_samples", lambda *_, **__: [])
+        if die is not None:
+            patch.setattr("callbacks.throughput.Throughput", lambda: die)
+        train.run(cfg)
+    return content(folder)
+
+
+def content(folder: Path) -> dict[str, Any]:
+    found = read(folder / "checkpoints" / "last.ckpt")
+    found["best"] = read(folder / "checkpoints" / "best.ckpt")["state_dict"]
+    for name in ("train/elbo_per_step", "train/kl_weight", "val/elbo"):
+        found[name] = curve(folder, name)
+    return found
+
+
+def curve(folder: Path, key: str) -> dict[int, str]:
+    """What metrics.csv and those of the interrupted runs hold, by update."""
+    points: dict[int, str] = {}
+    for file in folder.glob("metrics*.csv"):
+        with open(file) as rows:
+            for row in csv.DictReader(rows):
+                if row.get(key):
+                    assert points.setdefault(int(row["step"]), row[key]) == row[key], row
+    return points
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[str]:
+    """Where two checkpoints differ, but for the names of folders."""
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [path]
+    if isinstance(a, dict):
+        if a.keys() != b.keys():
+            return [f"{path}: {sorted(map(str, a.keys() ^ b.keys()))}"]
+        return [d for key in a for d in differences(a[key], b[key], f"{path}/{key}")]
+    if isinstance(a, list | tuple):
+        return [
+            d
+            for i, (x, y) in enumerate(zip(a, b, strict=True))
+            for d in differences(x, y, f"{path}/{i}")
+        ]
+    named = isinstance(a, str) and "/" in a
+    return [] if named or a == b else [f"{path}: {a} {b}"]
+
+
+def compared(found: dict[str, Any]) -> dict[str, Any]:
+    """Without the counters of what was saved and validated how often, and without folders."""
+    kept = {k: v for k, v in found.items() if k not in ("hyper_parameters", "loops", "callbacks")}
+    kept["callbacks"] = {
+        name: {k: v for k, v in state.items() if k != "best_k_models"}
+        for name, state in found["callbacks"].items()
+    }
+    kept["loops"] = {
+        key: value
+        for key, value in found["loops"]["fit_loop"].items()
+        if key in ("epoch_progress", "epoch_loop.batch_progress", "epoch_loop.state_dict")
+    }
+    return kept
+
+
+def killed(folder: Path, options: list[str], deaths: list[Die]) -> dict[str, Any]:
+    for die in deaths:
+        with contextlib.suppress(Dead):
+            run(folder, *options, die=die)
+    return run(folder, *options)
+
+
+def shapes() -> list[Any]:
+    fast = ("steps", "two validations an epoch")
+    marks = {name: () if name in fast else (pytest.mark.slow,) for name in SHAPES}
+    return [pytest.param(name, marks=marks[name]) for name in SHAPES]
+
+
+@pytest.mark.parametrize("shape", shapes())
+def test_killed_anywhere_and_restarted(shape: str, tmp_path: Path) -> None:
+    """Again and again, in every hook, each time a little further on."""
+    whole = run(tmp_path / "whole", *SHAPES[shape])
+    rng = random.Random(shape)
+    deaths = [Die(place, rng.randint(1, 3)) for place in PLACES]
+    again = killed(tmp_path / "killed", SHAPES[shape], deaths)
+    assert differences(compared(whole), compared(again)) == []
+
+
+def test_a_killed_write_leaves_the_checkpoint_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before every step of writing: there always is a last checkpoint, old or new."""
+    files, last = DurableFiles(), tmp_path / "checkpoints" / "last.ckpt"
+
+    def content(n: int) -> dict[str, Any]:
+        parts = ("model", "objective", "optim", "data")
+        return {"hyper_parameters": dict.fromkeys(parts), "state_dict": {"n": torch.tensor(n)}}
+
+    def found() -> int:
+        file = find_last(tmp_path)
+        return -1 if file is None else int(read(file)["state_dict"]["n"])
+
+    for n in range(3):
+        files.save_checkpoint(content(n), last)
+        assert found() == n
+    assert int(read(previous(last))["state_dict"]["n"]) == 1
+    replaced = Path.replace
+
+    def die(*_: object) -> None:
+        raise Dead
+
+    def die_renaming(self: Path, target: Path) -> None:
+        if self.suffix == ".partial":
+            raise Dead
+        replaced(self, target)
+
+    for where, what, expected in (
+        ("torch.save", die, 2),
+        ("os.fsync", die, 2),
+        ("pathlib.Path.replace", die_renaming, 2),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(Dead):
+            patch.setattr(where, what)
+            files.save_checkpoint(content(9), last)
+        assert found() == expected, where
+    files.save_checkpoint(content(3), last)
+    assert found() == 3 and not list(last.parent.glob("*.partial"))
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ["trainer.max_epochs=2", "model=rnn_gauss"]
+    whole = run(tmp_path, *options)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert find_last(tmp_path) == last and find_last(tmp_path / "elsewhere") is None
+    image = bytearray(last.read_bytes())
+    # A bit of the weights, which torch reads without a word.
+    place = image.index(whole["state_dict"]["model.phi_x.0.weight"].numpy().tobytes())
+    image[place + 2] ^= 1
+    last.write_bytes(image)
+    with caplog.at_level("WARNING"):
+        again = run(tmp_path, *options)
+    assert "checksum" in caplog.text and "last-prev.ckpt" in caplog.text
+    assert differences(compared(whole), compared(again)) == []
+    for file in (last, previous(last)):
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="last-prev.ckpt: it is damaged"):
+        find_last(tmp_path)
+
+
+def test_a_long_epoch_is_saved_as_often_as_asked(tmp_path: Path) -> None:
+    with contextlib.suppress(Dead):
+        run(tmp_path, "callbacks.last.minutes=60", die=Die("on_train_batch_end", 4))
+    assert find_last(tmp_path) is None
+    with pytest.raises(ValueError, match="callbacks.last.minutes must not be negative, not -1"):
+        LastCheckpoint(str(tmp_path), minutes=-1)
+
+
+PROGRAM = ["train.py", *QUIET, *LINES, *SCHEDULE, "ckpt=last", "callbacks.pictures=null"]
+PROGRAM += [f"model.{name}={size}" for name, size in SMALL.items()]
+PROGRAM += ["data.max_steps=40", "callbacks.latents=null", "data.batch_size=6"]
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    line = [sys.executable, *PROGRAM, f"hydra.run.dir={folder}", *options]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, cwd=CONF.parent, stdout=pipe, stderr=pipe, text=True)
+
+
+def wait_for(folder: Path, process: subprocess.Popen[str], updates: int) -> None:
+    """Until so many updates are logged, or the process has ended by itself."""
+    while process.poll() is None:
+        if len(curve(folder, "train/elbo_per_step")) >= updates:
+            return
+        time.sleep(0.01)
+
+
+def kill_at_random(folder: Path, times: int, seed: int, *options: str) -> dict[str, Any]:
+    """Kills a training anywhere, also while it writes a checkpoint, and starts it again."""
+    rng = random.Random(seed)
+    checkpoints = folder / "checkpoints"
+    for n in range(times):
+        process = start(folder, *options)
+        before = len(list(folder.glob("metrics*.csv")))
+        while process.poll() is None and len(list(folder.glob("metrics*.csv"))) == before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.4))
+        if n % 2:
+            # In the middle of a write, where there is one.
+            end = time.monotonic() + 2
+            while process.poll() is None and time.monotonic() < end:
+                if list(checkpoints.glob("*.partial")):
+                    break
+        process.kill()
+        process.wait()
+    process = start(folder, *options)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    return content(folder)
+
+
+KILLS = int(os.environ.get("VRNN_KILLS", "5"))
+
+
+@pytest.mark.slow
+def test_random_kills_change_nothing(tmp_path: Path) -> None:
+    options = [f"trainer.max_epochs={2 * KILLS}", "optim.steps=200"]
+    process = start(tmp_path / "whole", *options)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    again = kill_at_random(tmp_path / "killed", KILLS, 0, *options)
+    starts = len(list((tmp_path / "killed").glob("metrics*.csv")))
+    assert starts >= KILLS / 2, "or hardly a kill was in training"
+    assert differences(compared(content(tmp_path / "whole")), compared(again)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_signals_save_and_end_within_seconds(name: str, tmp_path: Path) -> None:
+    """Under SLURM, SIGUSR1 queues the job again, too."""
+    options = ["trainer.max_epochs=40", "optim.steps=600", "callbacks.last.minutes=60"]
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/queued\n')
+    scontrol.chmod(0o755)
+    path = f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", path)
+        patch.setenv("SLURM_JOB_ID", "123")
+        process = start(tmp_path / "run", *options)
+    wait_for(tmp_path / "run", process, updates=6)
+    sent = time.monotonic()
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 20
+    assert process.returncode == 143, errors
+    assert "ckpt=last" in errors + (tmp_path / "run" / "train.log").read_text()
+    saved = read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
+    done = len(curve(tmp_path / "run", "train/elbo_per_step"))
+    assert saved >= done - 1 > 0
+    queued = tmp_path / "queued"
+    if name == "SIGUSR1":
+        assert queued.read_text() == "requeue 123\n"
+    else:
+        assert not queued.exists()
+    again, whole = (start(tmp_path / n, *options) for n in ("run", "whole"))
+    for process in (again, whole):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    a, b = (compared(content(tmp_path / n)) for n in ("whole", "run"))
+    assert differences(a, b) == []

@@ -1,0 +1,206 @@
+"""Many runs, one table."""
+
+import csv
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+from helpers import CONF, Command
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from callbacks.sweep import Row, rows, write
+
+SMALL = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+SMALL += ["data.lines=2", "data.val_lines=1", "data.test_lines=1", "model.hidden=8"]
+SMALL += ["model=rnn_gauss", "debug=fast", "untrained=false", "test=false"]
+
+
+def job(folder: Path, words: list[str], figures: dict[str, float] | str) -> None:
+    """A folder as a job of a sweep leaves it, with its figures or the error it ended with."""
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
+    (folder / "run.json").write_text("{}")
+    if isinstance(figures, str):
+        (folder / "error.txt").write_text(f"{figures}\n\nTraceback ...\n")
+    else:
+        (folder / "metrics.json").write_text(json.dumps(figures))
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Ten runs by hand: two models, up to three seeds, failures of both kinds."""
+    scores = {"rnn_gmm": (-3.0, -1.0, -2.0), "vrnn_gmm": (5.0, 7.0), "vrnn_gauss": (1.0,)}
+    n = 0
+    for model, values in scores.items():
+        for seed, score in enumerate(values):
+            figures = {"val/elbo": score, "test/elbo": 10 * score, "best_epoch": 4 + seed}
+            words = ["data=iam", f"model={model}", f"seed={seed}"]
+            job(tmp_path / f"{n}_{model}_iam", words, {**figures, "parameters": 1234})
+            n += 1
+    job(tmp_path / f"{n}_vrnn_gmm_iam", ["data=iam", "model=vrnn_gmm", "seed=2"], "no memory")
+    words = ["data=iam", "model=rnn_foo", "seed=0"]
+    job(tmp_path / f"{n + 1}_rnn_foo_iam", words, "model=rnn_foo is not one of")
+    job(tmp_path / f"{n + 2}_dead_iam", ["data=iam", "model=dead", "seed=0"], {})
+    (tmp_path / f"{n + 2}_dead_iam" / "metrics.json").unlink()
+    return tmp_path
+
+
+def test_means_and_errors_are_over_seeds_and_failures_show(sweep: Path) -> None:
+    table = {row.options: row for row in rows([sweep])}
+    assert list(table)[:3] == ["model=vrnn_gmm", "model=vrnn_gauss", "model=rnn_gmm"]
+    assert len(table) == 5
+    gmm = table["model=rnn_gmm"]
+    assert gmm.seeds == 3 and gmm.failures == []
+    # The standard deviation of -3, -1, -2 is 1.
+    assert gmm.figures["val/elbo"] == (-2.0, pytest.approx(3**-0.5))
+    assert gmm.figures["best_epoch"][0] == 5
+    vrnn = table["model=vrnn_gmm"]
+    assert vrnn.figures["test/elbo"] == (60.0, pytest.approx(10.0)) and vrnn.seeds == 2
+    assert vrnn.failures == ["6_vrnn_gmm_iam: no memory"]
+    assert table["model=vrnn_gauss"].figures["val/elbo"] == (1.0, None)
+    assert table["model=dead"].failures == ["8_dead_iam: did not come to its end"]
+
+
+def test_the_table_is_written_in_three_ways(sweep: Path) -> None:
+    table = rows([sweep])
+    write(table, sweep)
+    with open(sweep / "sweep.csv") as file:
+        read = list(csv.DictReader(file))
+    assert [row["options"] for row in read] == [row.options for row in table]
+    assert float(read[0]["val/elbo"]) == 6 and float(read[0]["val/elbo_se_over_seeds"]) == 1
+    assert read[1]["val/elbo_se_over_seeds"] == "" and read[0]["failed"] == "1"
+    markdown = (sweep / "sweep.md").read_text().splitlines()
+    assert len(markdown) == 2 + len(table) and len({line.count("|") for line in markdown}) == 1
+    assert "6.0 ± 1.0" in markdown[2] and "1,234" in markdown[2]
+    tex = (sweep / "sweep.tex").read_text()
+    assert r"model=vrnn\_gmm & 2 & 6.0 $\pm$ 1.0 & 60.0 $\pm$ 10.0" in tex
+    assert tex.count(r"\\") == 1 + len(table)
+
+
+def test_any_runs_make_a_table_later(
+    sweep: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from callbacks import sweep as module
+
+    chosen = [sweep / "0_rnn_gmm_iam", sweep / "3_vrnn_gmm_iam"]
+    out = tmp_path / "tables"
+    monkeypatch.setattr("sys.argv", ["sweep", *map(str, chosen), "--out", str(out)])
+    module.main()
+    shown = capsys.readouterr().out
+    assert "model=vrnn_gmm" in shown and (out / "sweep.csv").is_file()
+    monkeypatch.setattr("sys.argv", ["sweep", str(tmp_path / ".hydra")])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    assert end.value.code == 1 and "neither a run nor a sweep" in capsys.readouterr().err
+    (chosen[0] / "metrics.json").write_text("{")
+    with pytest.raises(ValueError, match="metrics.json is damaged"):
+        rows(chosen)
+
+
+def test_rows_without_figures_can_be_written(tmp_path: Path) -> None:
+    write([Row("a", 0, {}, ["x: y"])], tmp_path)
+    assert "a,0,1" in (tmp_path / "sweep.csv").read_text()
+
+
+def test_a_failed_job_shows_and_only_it_is_run_again(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cause mended from outside, as that of a full disk or a missing corpus would be."""
+    options = [*SMALL, f"hydra.sweep.dir={tmp_path}", "seed=0,1", "data.num_workers=0"]
+    with monkeypatch.context() as patch:
+        patch.setattr("callbacks.record.hardware", broken)
+        shown = command.fails("train.py", "-m", *options)
+    assert "no such machine" in shown and "Traceback" not in shown
+    assert not list(tmp_path.glob("*/metrics.json"))
+    assert len(list(tmp_path.glob("*/error.txt"))) == 2
+    command("train.py", "-m", *options)
+    files = sorted(tmp_path.glob("*/metrics.json"))
+    assert len(files) == 2 and not list(tmp_path.glob("*/error.txt"))
+    written = [file.stat().st_mtime_ns for file in files]
+    files[1].unlink()
+    shown = command("train.py", "-m", *options, "ckpt=last")
+    assert files[0].stat().st_mtime_ns == written[0] and files[1].is_file()
+    assert "parameters" in shown
+    # The same folder for another sweep would mix them up.
+    shown = command.fails("train.py", "-m", *options, "optim.lr=0.1")
+    assert "holds the results of other options (optim.lr was 0.001, not 0.1)" in shown
+
+
+def broken() -> dict[str, str]:
+    raise ValueError("no such machine")
+
+
+LAUNCHERS = {
+    "basic": ([], 12),
+    "cores": (["hydra/launcher=cores"], 6),
+    "local": (["hydra/launcher=local", "hydra.launcher.timeout_min=10"], 3),
+    "cluster": (["hydra/launcher=cluster", "+hydra.launcher.ray.init.num_cpus=2"], 4),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_sweeps_under_every_launcher(name: str, tmp_path: Path, command: Command) -> None:
+    """Some jobs fail: the others end, the table has all, the exit code tells."""
+    if name == "cluster" and importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed: pip install -e '.[ray]'")
+    launcher, jobs = LAUNCHERS[name]
+    seeds = ",".join(map(str, range(jobs // 3)))
+    options = [*SMALL, *launcher, f"hydra.sweep.dir={tmp_path}", f"seed={seeds}"]
+    command.fails("train.py", "-m", *options, "model.rnn=gru,foo,lstm")
+    with open(tmp_path / "sweep.csv") as file:
+        table = {row["options"]: row for row in csv.DictReader(file)}
+    assert table.keys() == {"model.rnn=gru", "model.rnn=lstm", "model.rnn=foo"}
+    count = str(jobs // 3)
+    assert {key: (row["seeds"], row["failed"]) for key, row in table.items()} == {
+        "model.rnn=gru": (count, "0"),
+        "model.rnn=lstm": (count, "0"),
+        "model.rnn=foo": ("0", count),
+    }
+
+
+SWEEPS = sorted(p.stem for p in (CONF / "sweep").glob("*.yaml") if not p.stem.startswith("wandb"))
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_value_of_a_sweep_composes(name: str, tmp_path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(
+            "train", [f"sweep={name}", f"output_dir={tmp_path}"], return_hydra_config=True
+        )
+        params = OmegaConf.to_container(cfg.hydra.sweeper.params)
+        assert isinstance(params, dict) and params
+        for key, values in params.items():
+            for value in values.split(","):
+                compose("train", [f"{key}={value}", f"output_dir={tmp_path}"])
+
+
+@pytest.mark.parametrize("name", ["grid", "bayes"])
+def test_wandb_sweeps_give_overrides(name: str, tmp_path: Path) -> None:
+    sweep = OmegaConf.to_container(OmegaConf.load(CONF / "sweep" / f"wandb_{name}.yaml"))
+    assert isinstance(sweep, dict)
+    assert sweep["command"][-1] == "${args_no_hyphens}" and sweep["method"] == name
+    assert sweep["metric"]["name"] == "val/elbo" and (CONF.parent / sweep["program"]).is_file()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for key, choice in sweep["parameters"].items():
+            values = choice.get("values") or [choice["min"], choice["max"]]
+            for value in values:
+                compose("train", [f"{key}={value}", f"output_dir={tmp_path}"])
+
+
+def test_under_slurm_the_folder_is_the_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", ["hydra=slurm"], return_hydra_config=True)
+    assert cfg.ckpt == "last"
+    folder = OmegaConf.to_container(cfg.hydra.run, resolve=False)["dir"]
+    assert folder.startswith("outputs/slurm-${oc.env:SLURM_JOB_ID") and "now" not in folder
+    assert os.environ["SLURM_JOB_ID"] == "4711"
