@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.audio import AudioCorpus, AudioFolder, check_shares, shares, stem
-from datamodules.download import ARCHIVES, Archive
+from datamodules.archives import ARCHIVES, Archive
+from datamodules.audio import AudioCorpus, AudioFolder
 from datamodules.ragged import Ragged
+from datamodules.splits import check_shares, shares, stem
 
 __all__ = [
     "FSDD",

@@ -1,3 +1,4 @@
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from audio_tree import noise, sphere, write
 from datamodules import audio_file
 from datamodules.audio_file import read_sound
 
-SAMPLES = Path(__file__).parents[2] / "shared" / "data"
+SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "sphere-samples.tar.xz"
 
 
 @pytest.mark.parametrize(
@@ -121,3 +122,17 @@ def test_unusable_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(sphere(noise(0), sample_coding="-s26 pcm,embedded-shorten-v2.00"))
     with pytest.raises(ValueError, match="a.wav: SPHERE compressed by shorten.*sph2pipe"):
         read_sound(path, 16000)
+
+
+@pytest.mark.skipif(not SAMPLES.is_file(), reason="the recordings are not here")
+def test_real_sphere_files(tmp_path: Path) -> None:
+    with tarfile.open(SAMPLES) as archive:
+        archive.extractall(tmp_path, filter="data")
+    found = {path.name: path for path in tmp_path.rglob("*.*")}
+    twins = [read_sound(found[f"chan3.{suffix}"], 11025).samples for suffix in ("sph", "wav")]
+    assert len(twins[0]) == 230108
+    np.testing.assert_array_equal(*twins)
+    little, big = (read_sound(found[f"timit_{order}.WAV"], 16000) for order in ("le", "be"))
+    np.testing.assert_array_equal(little.samples, big.samples)
+    with pytest.raises(ValueError, match="shorten.WAV: SPHERE compressed by shorten"):
+        read_sound(found["shorten.WAV"], 16000)

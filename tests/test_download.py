@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from audio_tree import noise, write_all
 
-from datamodules.download import ARCHIVES, Archive, download, fetch, unpack
+from datamodules.archives import ARCHIVES, Archive
+from datamodules.download import download, fetch, unpack
 from datamodules.speech import FSDD, LibriSpeech
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)

@@ -1,3 +1,4 @@
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import soundfile
 import torch
 from audio_tree import noise, timit_names, write, write_all, write_timit
 
-from datamodules.audio import AudioCorpus, AudioFolder, shares
+from datamodules.audio import AudioCorpus, AudioFolder
 from datamodules.base import LengthBatches
 from datamodules.ragged import Ragged
 from datamodules.speech import (
@@ -21,6 +22,7 @@ from datamodules.speech import (
     contiguous,
     natural,
 )
+from datamodules.splits import shares
 from datamodules.timit import CORE_TEST, DEV, TIMIT
 
 
@@ -83,8 +85,6 @@ LISTS = Path(__file__).parents[2] / "shared" / "data" / "corpus-file-lists.tar.x
 def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not LISTS.is_file():
         pytest.skip("the published lists are not here")
-    import tarfile
-
     folder = tmp_path_factory.mktemp("lists")
     with tarfile.open(LISTS) as archive:
         archive.extractall(folder, filter="data")
@@ -176,8 +176,6 @@ REAL = Path(__file__).parents[2] / "shared" / "data" / "fsdd_4speakers_2000_CC-B
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_file(), reason="the recordings are not here")
 def test_the_real_digits(tmp_path: Path) -> None:
-    import tarfile
-
     with tarfile.open(REAL) as archive:
         archive.extractall(tmp_path, filter="data")
     data = FSDD(tmp_path, rate=8000)
