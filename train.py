@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from datamodules.base import SequenceData
-    from vrnn.likelihoods import Likelihood
     from vrnn.module import VRNNModule
 
 log = logging.getLogger(__name__)
@@ -35,6 +34,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from lightning.pytorch.utilities import rank_zero_only
     from omegaconf import OmegaConf
 
+    from callbacks.checks import check_bits, check_kind
     from callbacks.errors import check_types
     from callbacks.record import record
     from callbacks.tracking import close_loggers, quieten_lightning
@@ -60,7 +60,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         particles=cfg.particles,
         seed=cfg.seed,
     )
-    check_kind(cfg, data, module)
+    check_kind(module.model, data, cfg.x.likelihood)
     started = time.monotonic()
     if rank_zero_only.rank == 0:
         record(Path(cfg.output_dir), plain, data)
@@ -147,53 +147,6 @@ def shown(folder: Path) -> Path:
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
-def check_bits(model: dict[str, Any], data: "SequenceData") -> None:
-    """Refuses a model of mixtures where frames are bits, before it is built."""
-    if data.kind == "binary" and "components" in model["likelihood"]:
-        raise ValueError(
-            f"data={data.name} gives binary frames, of which there are no mixtures of Gaussians; "
-            "choose model=vrnn_bernoulli or rnn_bernoulli"
-        )
-
-
-def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") -> None:
-    """Refuses a model that does not describe this kind of sequence, or frames of this size."""
-    likelihood = module.model.likelihood
-    if data.kind not in likelihood.kinds:
-        raise ValueError(
-            f"model.likelihood={type(likelihood).__name__} describes "
-            f"{' or '.join(likelihood.kinds)} frames, but data={data.name} gives {data.kind} "
-            f"ones; {cfg.x.likelihood} would fit"
-        )
-    if module.model.x_dim != data.x_dim:
-        raise ValueError(
-            f"x.dim={module.model.x_dim}, but data={data.name} gives frames of {data.x_dim} "
-            "numbers; leave x.dim at its default"
-        )
-    check_levels(cfg, data, likelihood)
-
-
-def check_levels(cfg: "DictConfig", data: "SequenceData", likelihood: "Likelihood") -> None:
-    """Refuses raw frames that a discrete likelihood has no levels for, by a look at a hundred."""
-    import numpy as np
-
-    from vrnn.discrete import DiscreteLikelihood
-
-    if not isinstance(likelihood, DiscreteLikelihood):
-        return
-    lowest, highest = likelihood.grid.lowest, likelihood.grid.highest
-    train = data.splits["train"]
-    for i in range(min(100, len(train))):
-        raw = np.asarray(train[i], np.float64)
-        off = (raw != raw.round()) | (raw < lowest) | (raw > highest)
-        if off.any():
-            raise ValueError(
-                f"model.likelihood={type(likelihood).__name__} describes whole numbers from "
-                f"{lowest} to {highest}, but data={data.name} has {raw[off][0]:g}; "
-                f"{cfg.x.likelihood} would fit"
-            )
-
-
 def finished_before(cfg: "DictConfig") -> dict[str, float] | None:
     """The figures of this job of a sweep if it came to its end before; it is not run again."""
     from omegaconf import OmegaConf
@@ -250,7 +203,7 @@ def main(cfg: "DictConfig") -> float:
                 "every process: use one device a job, trainer.strategy=ddp_spawn, or single runs"
             )
         figures = (finished_before(cfg) if sweep else None) or run(cfg)
-    return figures.get("val/elbo", float("nan"))
+    return figures.get(f"val/{cfg.bound}", float("nan"))
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_a_trained_model_of_rolls(model: str, tmp_path: Path) -> None:
 def test_mixtures_of_bits_are_refused_with_what_fits(tmp_path: Path) -> None:
     write_mat(tmp_path / "Nottingham.mat", pieces())
     cfg = configure(tmp_path, "data=nottingham", f"data.root={tmp_path}", lines=False)
-    with pytest.raises(ValueError, match="nottingham.*model=vrnn_bernoulli or rnn_bernoulli"):
+    with pytest.raises(ValueError, match="nottingham.*model=vrnn_bernoulli, rnn_bernoulli"):
         train.run(cfg)
 
 

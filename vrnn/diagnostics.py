@@ -91,8 +91,11 @@ def sigma_range(model: SequenceModel, x: Tensor, mask: Tensor) -> str:
     Shapes: x (T, B, D), mask (T, B).
     """
     likelihood = model.trace(x, mask).likelihood
-    std = getattr(likelihood, "std", None)
-    std = (likelihood.stddev if std is None else std)[mask]
+    try:
+        std = getattr(likelihood, "std", None)
+        std = (likelihood.stddev if std is None else std)[mask]
+    except NotImplementedError:
+        return "without a closed form"
     finite = std[std.isfinite()]
     rest = std.numel() - finite.numel()
     between = f"in {finite.min():.3g} to {finite.max():.3g}" if len(finite) else "nowhere finite"
