@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 
 __all__ = ["Row", "SweepTable", "rows", "show", "write"]
 
-COLUMNS = ("options", "seeds", "val/elbo", "test/elbo", "best epoch", "parameters", "minutes")
+COLUMNS = ("options", "seeds", "val/elbo", "test/elbo", "epoch", "parameters", "min")
 
 
 class Row(NamedTuple):
@@ -142,7 +142,8 @@ def show(table: Sequence[Row]) -> None:
     console = Console()
     shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     for i, name in enumerate((*COLUMNS, "failed")):
-        shown.add_column(name, justify="right" if i else "left", overflow="fold")
+        width = None if i else 20
+        shown.add_column(name, justify="right" if i else "left", min_width=width, overflow="fold")
     for line in table:
         shown.add_row(*cells(line))
     console.print(shown)

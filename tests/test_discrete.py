@@ -1,24 +1,15 @@
 """Likelihoods of levels: their mass, SciPy's logistics, their samples, and bits per sample."""
 
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from helpers import configure
-from omegaconf import open_dict
 from scipy import stats
-from small_data import Tones
 
-import train
 import vrnn
-from vrnn.discrete import (
-    DiscretisedLogisticMixture,
-    Grid,
-    LogisticMixtureDistribution,
-    MuLawCategorical,
-)
+from vrnn.discrete import DiscretisedLogisticMixture, MuLawCategorical
+from vrnn.levels import Grid, LogisticMixtureDistribution
 from vrnn.metrics import Scores
 
 SHIFT, SCALE = [0.7, -1.3], [2.5, 0.4]
@@ -229,87 +220,6 @@ def test_bits_are_nats_by_samples_and_know_no_units():
     assert figures["elbo_raw"] == figures["elbo"] == plain["elbo"]
     assert plain["elbo_raw"] != plain["elbo"] and "kl_bits_per_sample" not in figures
     assert not any("bits" in key for key in plain)
-
-
-def configured(folder, model, data, kind, *overrides, **options):
-    cfg = configure(
-        folder,
-        f"model={model}",
-        "x.dim=4",
-        f"x.kind={kind}",
-        "trainer.max_epochs=2",
-        "x.likelihood=vrnn.likelihoods.GaussianMixture",
-        *overrides,
-        lines=False,
-    )
-    with open_dict(cfg):
-        cfg.data = {"_target_": f"small_data.{data}", "batch_size": 4, **options}
-    return cfg
-
-
-@pytest.mark.parametrize("model", ["vrnn_dmol", "rnn_mulaw"])
-def test_a_run_reports_bits_per_sample_and_draws_levels(model, tmp_path, command, monkeypatch):
-    figures = train.run(configured(tmp_path, model, "Tones", "audio"))
-    for split in ("untrained", "val", "test"):
-        for name in ("elbo", "log_likelihood"):
-            per_step = figures[f"{split}/{name}_per_step"]
-            bits = figures[f"{split}/{name}_bits_per_sample"]
-            assert bits == pytest.approx(-per_step / (4 * math.log(2)))
-            assert figures[f"{split}/{name}_raw"] == figures[f"{split}/{name}"]
-    assert 0 < figures["test/elbo_bits_per_sample"] < figures["untrained/elbo_bits_per_sample"]
-    assert "test/iwae_bits_per_sample" in figures
-    assert (tmp_path / "samples" / "generated_07_mean.wav").exists()
-
-    loaded = vrnn.load(tmp_path)
-    torch.testing.assert_close(loaded.likelihood.grid.scale, loaded.normaliser.scale)
-    assert (loaded.likelihood.grid.scale > 1000).all()
-    raw = loaded.normaliser.raw(loaded.generate(6, 5, seed=0).double())
-    torch.testing.assert_close(raw, raw.round(), rtol=0, atol=0.02)
-
-    # A checkpoint may only name data modules of this package.
-    data = Tones(batch_size=4)
-    data.setup()
-    monkeypatch.setattr("datamodules.loading.load_data", lambda *_: data)
-    shown = command("evaluate.py", tmp_path, "--k", 2, "--json", tmp_path / "scores.json")
-    assert "bits per sample" in shown
-    again = json.loads((tmp_path / "scores.json").read_text())
-    assert again["test/elbo_bits_per_sample"] == pytest.approx(
-        figures["test/elbo_bits_per_sample"], rel=1e-5
-    )
-
-
-@pytest.mark.parametrize(
-    ("model", "data", "kind"),
-    [
-        ("rnn_hier", "Tones", "audio"),
-        ("vrnn_nade", "Rolls", "binary"),
-        pytest.param("vrnn_hier", "Tones", "audio", marks=pytest.mark.slow),
-        pytest.param("rnn_nade", "Rolls", "binary", marks=pytest.mark.slow),
-    ],
-)
-def test_autoregressive_models_train_and_come_back(model, data, kind, tmp_path):
-    overrides = ["optim.lr=0.01"]
-    figures = train.run(configured(tmp_path, model, data, kind, *overrides))
-    assert figures["test/elbo_per_step"] > figures["untrained/elbo_per_step"]
-    assert not any("bits" in key for key in figures)
-    loaded = vrnn.load(tmp_path)
-    assert loaded.parameter_count == figures["parameters"]
-    assert set(np.load(tmp_path / "samples" / "generated.npz")) == {"x", "columns"}
-    assert not list((tmp_path / "samples").glob("*mean*"))
-    x = loaded.generate(5, 3, seed=1)
-    assert torch.equal(x, vrnn.load(tmp_path).generate(5, 3, seed=1)) and x.isfinite().all()
-
-
-def test_other_than_whole_levels_are_refused(tmp_path):
-    with pytest.raises(
-        ValueError,
-        match="DiscretisedLogisticMixture describes whole numbers from -32768 to 32767, but "
-        "data=tones has .*GaussianMixture would fit",
-    ):
-        train.run(configured(tmp_path, "rnn_dmol", "Tones", "audio", step=0.01))
-    with pytest.raises(ValueError, match="whole numbers from -128 to 127, but data=tones has"):
-        few = ["model.likelihood.levels=256", "model.likelihood.lowest=-128"]
-        train.run(configured(tmp_path, "rnn_dmol", "Tones", "audio", *few))
 
 
 def test_bad_arguments_are_named():

@@ -122,8 +122,7 @@ def test_generated_speech_is_heard_seen_and_kept(
     options = ["--n", 2, "--steps", 30, "--out", tmp_path]
     shown = command("generate.py", run, *options)
     names = ["generated.png", "generated.svg", "generated.npz", "generated_mean.png"]
-    for i in range(2):
-        names += [f"generated_0{i}_sampled.wav", f"generated_0{i}_mean.wav"]
+    names += [f"generated_0{i}_{label}.wav" for label in ("sampled", "mean") for i in range(2)]
     assert shown.split() == [str(tmp_path / name) for name in names]
     arrays = np.load(tmp_path / "generated.npz")
     assert arrays["x"].shape == arrays["mean"].shape == (2, 30, 200)

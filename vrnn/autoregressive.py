@@ -158,7 +158,7 @@ class AutoregressiveBernoulli(AutoregressiveLikelihood):
 
         self.x_dim, self.hidden = x_dim, hidden
         self.size = x_dim + hidden
-        self.kept = 3 * x_dim * hidden
+        self.kept = 2 * x_dim * hidden
         self.independent = Bernoulli(x_dim)
         # No bit sees the last one.
         self.seen = nn.Parameter(torch.empty(x_dim - 1, hidden).uniform_(-0.08, 0.08))
@@ -169,21 +169,27 @@ class AutoregressiveBernoulli(AutoregressiveLikelihood):
         return torch.cat([bias, bias.new_zeros(self.hidden)])
 
     def log_density(self, params: Tensor, x: Tensor, temperature: float) -> Tensor:
-        b, c = params.split([self.x_dim, self.hidden], dim=-1)
-        before = torch.cat([c[:, None], x[:, :-1, None] * self.seen], dim=1).cumsum(1)
-        logits = b + torch.einsum("ndh,dh->nd", before.sigmoid(), self.weight)
-        logits = logits / temperature
-        return (x * logits - softplus(logits)).sum(-1)
+        b, before = params.split([self.x_dim, self.hidden], dim=-1)
+        # A bit at a time: sums over all bits at once leave the cache, and take ten times longer.
+        columns, logits = x.unbind(-1), []
+        for d in range(self.x_dim):
+            before = before if d == 0 else self.see(before, columns[d - 1], d - 1)
+            logits.append(b[:, d] + before.sigmoid() @ self.weight[d])
+        stacked = torch.stack(logits, dim=-1) / temperature
+        return (x * stacked - softplus(stacked)).sum(-1)
 
     def unroll(self, params: Tensor, temperature: float) -> Tensor:
         b, before = params.split([self.x_dim, self.hidden], dim=-1)
         bits: list[Tensor] = []
         for d in range(self.x_dim):
-            if d > 0:
-                before = before + bits[-1][:, None] * self.seen[d - 1]
+            before = before if d == 0 else self.see(before, bits[-1], d - 1)
             logit = b[:, d] + before.sigmoid() @ self.weight[d]
             bits.append(self.independent.draw(logit, temperature))
         return torch.stack(bits, dim=-1)
+
+    def see(self, before: Tensor, bit: Tensor, d: int) -> Tensor:
+        """Adds what the hidden units see of bit d. Shapes: (N, hidden), (N,) -> (N, hidden)."""
+        return torch.addcmul(before, bit[:, None], self.seen[d])
 
     def extra_repr(self) -> str:
         return f"x_dim={self.x_dim}, hidden={self.hidden}"
