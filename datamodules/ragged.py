@@ -111,7 +111,10 @@ class Ragged:
         )
 
     def windows(self, steps: int) -> Ragged:
-        """Cuts each sequence into consecutive windows of so many steps, the last one shorter."""
+        """Cuts each sequence into consecutive windows of so many steps, the last one shorter.
+
+        Windows keep the key of their sequence: a corpus may have millions of them.
+        """
 
         counts = -(-self.lengths // steps)
         index = np.repeat(np.arange(len(self)), counts)
@@ -122,7 +125,6 @@ class Ragged:
             whole,
             starts=whole.starts + offset,
             lengths=np.minimum(whole.lengths - offset, steps),
-            keys=[f"{key}@{start}" for key, start in zip(whole.keys, offset, strict=True)],
         )
 
     def joined(self) -> np.ndarray:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from audio_tree import noise, write_all
+from scipy.io import savemat
 
 from datamodules.archives import ARCHIVES, Archive
 from datamodules.download import download, fetch, unpack
+from datamodules.music import JSB, Muse, Nottingham, Piano
 from datamodules.speech import FSDD, LibriSpeech
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -273,6 +275,26 @@ def test_a_file_of_its_own_is_not_unpacked(server: Server, tmp_path: Path) -> No
     url = server.url.replace("corpus.bin", "JSB_Chorales.mat")
     fetch(Archive(url, "JSB_Chorales.mat", 10**7), tmp_path / "jsb")
     assert (tmp_path / "jsb" / "JSB_Chorales.mat").read_bytes() == CONTENT
+
+
+def test_piano_rolls_are_fetched_where_there_are_none(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rolls = np.eye(88, dtype=np.uint8)
+    keys = ("traindata", "validdata", "testdata")
+    content = io.BytesIO()
+    savemat(content, {key: np.array([[rolls, rolls[:5]]], dtype=object) for key in keys})
+    server.content = content.getvalue()
+    url = server.url.replace("corpus.bin", "JSB_Chorales.mat")
+    monkeypatch.setitem(ARCHIVES, "jsb", Archive(url, "JSB_Chorales.mat", 10**7))
+    for _ in range(2):
+        data = JSB(tmp_path / "jsb", download=True)
+        data.prepare_data()
+        data.setup()
+        np.testing.assert_array_equal(data.splits["train"][0], rolls)
+    assert server.seen == ["all"]
+    assert {kind.name for kind in (JSB, Muse, Nottingham, Piano)} <= ARCHIVES.keys()
+    assert all(ARCHIVES[kind.name].holds in kind.files for kind in (JSB, Muse, Nottingham, Piano))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")

@@ -78,7 +78,7 @@ def test_evaluation_is_window_by_window() -> None:
         lengths = [5, 5, 5, 5, 3, 4, 5, 4, 1, 5, 5, 5, 2, 5, 5, 2]
         assert data.splits[split].lengths.tolist() == lengths
         assert data.splits[split][4].tolist() == [[0, 20], [0, 21], [0, 22]]
-        assert data.splits[split].keys[4] == "23@20"
+        assert data.splits[split].keys[4] == "23"
 
 
 def test_impossible_options_are_refused() -> None:
