@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument(
         "--bounds",
         default="elbo,iwae,paper",
-        help="which of elbo, iwae, fivo, paper (default: all but fivo, the slowest)",
+        help="which of elbo, iwae, fivo, open_loop, paper (default: elbo,iwae,paper)",
     )
     parser.add_argument(
         "--k", type=int, default=40, help="particles of iwae, fivo and paper (default: 40)"
@@ -106,7 +106,8 @@ def score_split(
         chosen = np.linspace(0, len(sequences) - 1, args.limit).round().astype(int)
         data.splits[args.split] = sequences.select(chosen)
     loader = data.loader(args.split, data.eval_batch_size, shuffle=False)
-    runs = [Scores(module.hparams["data"]["log_scales"]) for _ in range(args.runs)]
+    discrete = module.model.likelihood.discrete
+    runs = [Scores.of(module.hparams["data"], discrete) for _ in range(args.runs)]
     with torch.inference_mode():
         for batch in track(loader, f"scoring {args.split}", total=len(loader)):
             x, mask, ids = (part.to(args.device) for part in (batch.x, batch.mask, batch.ids))

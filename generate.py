@@ -1,6 +1,7 @@
 """Draws from a trained model: python generate.py outputs/<date>/<run> --n 16 --out pictures
 
-Writes generated.png, .svg and .npz (raw units). The run folder, or a checkpoint alone, is enough.
+Writes generated.png, .svg and .npz (raw units); for audio also WAV files, of the drawn frames and
+of their means, and for music MIDI files. The run folder, or a checkpoint alone, is enough.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def generate(args: argparse.Namespace) -> list[Path]:
     if args.prime:
         data = load_data(module.hparams["data"], args.overrides)
         prime = data.beginnings("test", args.n, args.prime)
-    sequences = generate_raw(
+    generated = generate_raw(
         module,
         args.n,
         args.seed,
@@ -76,7 +77,7 @@ def generate(args: argparse.Namespace) -> list[Path]:
         temperature_z=args.temperature_z,
         temperature_x=args.temperature_x,
     )
-    files = write_samples(sequences, module.hparams["data"], out)
+    files = write_samples(generated, module.hparams["data"], out)
     for file in files:
         print(file)
     return files

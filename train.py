@@ -34,6 +34,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from lightning.pytorch.utilities import rank_zero_only
     from omegaconf import OmegaConf
 
+    from callbacks.checks import check_bits, check_kind
     from callbacks.errors import check_types
     from callbacks.record import record
     from callbacks.tracking import close_loggers, quieten_lightning
@@ -47,6 +48,10 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     data: SequenceData = instantiate(plain["data"])
     data.prepare_data()
     data.setup()
+    if cfg.x.dim is None:
+        cfg.x.dim = data.x_dim
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    check_bits(plain["model"], data)
     module = VRNNModule(
         model=plain["model"],
         objective=plain["objective"],
@@ -55,7 +60,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         particles=cfg.particles,
         seed=cfg.seed,
     )
-    check_kind(cfg, data, module)
+    check_kind(module.model, data, cfg.x.likelihood)
     started = time.monotonic()
     if rank_zero_only.rank == 0:
         record(Path(cfg.output_dir), plain, data)
@@ -106,6 +111,7 @@ def conclude(
 
     from callbacks.samples import generate_raw, write_samples
     from callbacks.tables import scores_tables
+    from callbacks.tracking import log_sounds
 
     folder = Path(cfg.output_dir)
     figures |= {
@@ -117,8 +123,9 @@ def conclude(
     }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
     if not trainer.fast_dev_run:
-        sequences = generate_raw(module, n=8, seed=cfg.seed)
-        write_samples(sequences, module.hparams["data"], folder / "samples")
+        generated = generate_raw(module, n=8, seed=cfg.seed)
+        files = write_samples(generated, module.hparams["data"], folder / "samples")
+        log_sounds(trainer, [f for f in files if f.suffix == ".wav"], "samples/generated")
 
     spaces = list(module.hparams["data"]["log_scales"])
     splits = [split for split in ("untrained", "val", "test") if f"{split}/elbo" in figures]
@@ -138,17 +145,6 @@ def shown(folder: Path) -> Path:
     """A path as the user would type it."""
     here = Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
-
-
-def check_kind(cfg: "DictConfig", data: "SequenceData", module: "VRNNModule") -> None:
-    """Refuses a likelihood that does not describe this kind of sequence."""
-    likelihood = module.model.likelihood
-    if likelihood.kind != data.kind:
-        raise ValueError(
-            f"model.likelihood={type(likelihood).__name__} describes "
-            f"{likelihood.kind} frames, but data={data.name} gives {data.kind} ones; "
-            f"{cfg.x.likelihood} would fit"
-        )
 
 
 def finished_before(cfg: "DictConfig") -> dict[str, float] | None:
@@ -207,7 +203,7 @@ def main(cfg: "DictConfig") -> float:
                 "every process: use one device a job, trainer.strategy=ddp_spawn, or single runs"
             )
         figures = (finished_before(cfg) if sweep else None) or run(cfg)
-    return figures.get("val/elbo", float("nan"))
+    return figures.get(f"val/{cfg.bound}", float("nan"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from scipy.signal import stft
 
 from datamodules.pen import points
 
@@ -36,6 +37,37 @@ def draw_signal(ax: Axes, x: np.ndarray, rate: float) -> None:
     ax.tick_params(labelsize=6)
 
 
+def draw_tracks(ax: Axes, x: np.ndarray, rate: float) -> None:
+    """Draws each coordinate over time. Shapes: x (T, D)."""
+    ax.plot(np.arange(len(x)) / rate, x, linewidth=0.7)
+    ax.margins(x=0)
+    ax.tick_params(labelsize=6)
+
+
+def draw_audio(ax: Axes, x: np.ndarray, rate: float) -> None:
+    """Draws a waveform above its spectrogram, 70 dB of it. Shapes: x (T, D), D samples a frame."""
+    samples = x.reshape(-1).astype(float)
+    ax.axis("off")
+    wave = ax.inset_axes((0, 0.7, 1, 0.3))
+    draw_signal(wave, x, rate)
+    wave.tick_params(bottom=False, labelbottom=False)
+    wave.set_rasterized(True)  # In an SVG every sample would be a point.
+
+    window = min(max(round(0.02 * rate), 16), len(samples))
+    z = stft(samples, rate, nperseg=window, noverlap=window - -(-window // 4))[2]
+    loudest = max(np.abs(z).max(), 1e-12)
+    spectrum = ax.inset_axes((0, 0, 1, 0.68), sharex=wave)
+    spectrum.imshow(
+        20 * np.log10(np.maximum(np.abs(z) / loudest, 10 ** (-70 / 20))),
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        extent=(0, len(samples) / rate, 0, rate / 2000),
+    )
+    spectrum.tick_params(labelsize=6)
+    spectrum.set_ylabel("kHz", fontsize=6)
+
+
 def draw_roll(ax: Axes, x: np.ndarray, rate: float) -> None:
     """Draws a piano roll, time to the right, pitch upwards. Shapes: x (T, D)."""
     ax.imshow(x.T, origin="lower", aspect="auto", cmap="Greys", interpolation="nearest")
@@ -44,7 +76,8 @@ def draw_roll(ax: Axes, x: np.ndarray, rate: float) -> None:
 
 DRAWERS: dict[str, Callable[[Axes, np.ndarray, float], None]] = {
     "pen": draw_pen,
-    "real": draw_signal,
+    "real": draw_tracks,
+    "audio": draw_audio,
     "binary": draw_roll,
 }
 
@@ -57,7 +90,9 @@ def draw(kind: str, sequences: Sequence[np.ndarray], rate: float) -> Figure:
 def draw_columns(kind: str, columns: dict[str, Sequence[np.ndarray]], rate: float) -> Figure:
     """Draws several lists of sequences side by side, each under its title."""
     rows = max(len(column) for column in columns.values())
-    figure = Figure(figsize=(7 * len(columns), 1.1 * rows + 0.4), dpi=110, layout="constrained")
+    height = 2.0 if kind == "audio" else 1.1
+    size = (7 * len(columns), height * rows + 0.4)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
@@ -69,14 +104,32 @@ def draw_columns(kind: str, columns: dict[str, Sequence[np.ndarray]], rate: floa
     return figure
 
 
-def draw_latents(kl: np.ndarray, active: np.ndarray) -> Figure:
-    """Draws the KL (Z,) of every latent dimension, largest first; those not `active` (Z,) pale."""
+def draw_latents(
+    kl: np.ndarray,
+    kl_by_step: np.ndarray,
+    active: np.ndarray,
+    overlap: np.ndarray,
+    effective: np.ndarray,
+) -> Figure:
+    """Draws the use of the latents (`vrnn.diagnostics.LatentUse`), by dimension and by step."""
     order = np.argsort(-kl)
-    figure = Figure(figsize=(7, 2.4), dpi=110, layout="constrained")
-    ax = figure.subplots()
-    colours = np.where(active[order], "#1b2a41", "#b8c0cc")
-    ax.bar(np.arange(len(kl)), kl[order], color=colours)
-    ax.set_xlabel("latent dimension, by KL")
-    ax.set_ylabel("nats per step")
-    ax.set_title(f"{int(active.sum())} of {len(kl)} dimensions active", fontsize=9)
+    figure = Figure(figsize=(10, 4.4), dpi=110, layout="constrained")
+    (by_kl, by_overlap), (steps, shares) = figure.subplots(2, 2)
+    colours = np.where(active[order] > 0, "#1b2a41", "#b8c0cc")
+    by_kl.bar(np.arange(len(kl)), kl[order], color=colours)
+    by_kl.set(ylabel="KL, nats per step")
+    by_kl.set_title(f"{int(active.sum())} of {len(kl)} dimensions active", fontsize=9)
+    by_overlap.bar(np.arange(len(kl)), overlap[order], color=colours)
+    by_overlap.set(ylim=(0, 1))
+    by_overlap.set_title("overlap of posterior and prior", fontsize=9)
+    steps.plot(kl_by_step, color="#1b2a41", linewidth=0.7)
+    steps.set(ylabel="KL, nats")
+    shares.plot(effective, color="#1b2a41", linewidth=0.7)
+    shares.set(ylim=(0, 1.02))
+    shares.set_title("share of particles that carry weight", fontsize=9)
+    for ax in (by_kl, by_overlap):
+        ax.set_xlabel("latent dimension, by KL", fontsize=8)
+    for ax in (steps, shares):
+        ax.set_xlabel("time step", fontsize=8)
+        ax.margins(x=0)
     return figure

@@ -13,8 +13,16 @@ from torch import Tensor
 
 __all__ = ["check_types", "readable_errors"]
 
-# What bad input raises: wrong values, missing files, full disks, numbers that go wrong.
-MENDABLE = (ValueError, TypeError, OSError, FloatingPointError, ImportError)
+# What bad input raises: wrong values, missing files, full disks, numbers that go wrong, figures
+# that a model has not.
+MENDABLE = (
+    ValueError,
+    TypeError,
+    OSError,
+    FloatingPointError,
+    ImportError,
+    NotImplementedError,
+)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Do the latent variables carry anything?"""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -12,17 +13,25 @@ from vrnn.diagnostics import LatentUse, latent_use
 
 __all__ = ["Latents"]
 
+log = logging.getLogger(__name__)
+
+UNUSED = 0.01
+"""Nats per time step below which the latents say next to nothing."""
+
 
 class Latents(Callback):
-    """Logs the KL of each latent dimension and how many are active, on the first validation batch.
+    """Logs what the latents do, on the first sequences of the validation split, and says when
+    they do nothing.
 
     Args:
         folder: where the picture goes.
+        sequences: how many are looked at.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str, sequences: int = 16) -> None:
+        self.folder, self.sequences = Path(folder), sequences
         self.use: LatentUse | None = None
+        self.alarmed = False
 
     def on_validation_batch_end(
         self,
@@ -34,15 +43,39 @@ class Latents(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if batch_idx == 0:
-            self.use = latent_use(pl_module.model, batch.x, batch.mask, batch.ids)
+            few = slice(self.sequences)
+            self.use = latent_use(
+                pl_module.model, batch.x[:, few], batch.mask[:, few], batch.ids[few]
+            )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.use is None or trainer.sanity_checking:
+        use = self.use
+        if use is None or trainer.sanity_checking:
             return
-        pl_module.log("latent/active_units", self.use.active.sum().float(), rank_zero_only=True)
-        pl_module.log("latent/kl_of_strongest", self.use.kl.max(), rank_zero_only=True)
+        figures = {
+            "latent/active_units": use.active.sum().float(),
+            "latent/kl_of_strongest": use.kl.max(),
+            "latent/overlap": use.overlap.mean(),
+            "latent/effective_particles": use.effective.mean(),
+        }
+        pl_module.log_dict(figures, rank_zero_only=True)
         if trainer.is_global_zero:
-            figure = draw_latents(
-                torch.nan_to_num(self.use.kl).cpu().numpy(), self.use.active.cpu().numpy()
-            )
-            save_picture(trainer, figure, self.folder, "latent/kl_per_dimension", "latents")
+            figure = draw_latents(*(torch.nan_to_num(part).cpu().numpy() for part in use))
+            save_picture(trainer, figure, self.folder, "latent/use", "latents")
+            self.alarm(trainer.current_epoch, use)
+
+    def alarm(self, epoch: int, use: LatentUse) -> None:
+        """Warns once of a posterior that has fallen together with the prior."""
+        kl = float(use.kl.sum())
+        if self.alarmed or epoch == 0 or kl >= UNUSED:
+            return
+        self.alarmed = True
+        log.warning(
+            "the latents are hardly used: KL is %.4f nats a step, and %d of %d dimensions are "
+            "active. To give them a start, try objective.kl_start=0.1 with "
+            "objective.kl_steps=..., objective.free_bits=..., model.residual=true or "
+            "objective=fivo",
+            kl,
+            int(use.active.sum()),
+            len(use.active),
+        )

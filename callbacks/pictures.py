@@ -8,7 +8,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.drawing import draw_columns
 from callbacks.samples import generate_raw
-from callbacks.tracking import save_picture
+from callbacks.sounds import write_wav
+from callbacks.tracking import log_sounds, save_picture
 from datamodules.base import SequenceData
 
 __all__ = ["Pictures"]
@@ -16,10 +17,10 @@ __all__ = ["Pictures"]
 
 class Pictures(Callback):
     """After validation, draws sequences of the validation split beside as many that the model
-    made.
+    made; of audio, the latter can also be heard, one after the other.
 
     Args:
-        folder: where the pictures go, as epoch_NNN.png.
+        folder: where the pictures go, as epoch_NNN.png (and .wav).
         every_n_epochs: draw after every n-th epoch.
         n: how many.
         seed: of the draws, the same at every epoch, so that pictures can be compared.
@@ -38,13 +39,15 @@ class Pictures(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, SequenceData)
         real = data.splits["val"]
+        generated = generate_raw(pl_module, self.n, self.seed).x
         columns = {
             "real": [np.asarray(real[i]) for i in range(min(self.n, len(real)))],
-            f"generated after {trainer.current_epoch + 1} epochs": generate_raw(
-                pl_module, self.n, self.seed
-            ),
+            f"generated after {trainer.current_epoch + 1} epochs": generated,
         }
         figure = draw_columns(data.kind, columns, data.rate)
-        save_picture(
-            trainer, figure, self.folder, "samples/lines", f"epoch_{trainer.current_epoch:03d}"
-        )
+        name = f"epoch_{trainer.current_epoch:03d}"
+        save_picture(trainer, figure, self.folder, "samples/lines", name)
+        if data.kind == "audio":
+            file = self.folder / f"{name}.wav"
+            write_wav(file, np.concatenate(generated), data.rate)
+            log_sounds(trainer, [file], "samples/sound")

@@ -1,8 +1,8 @@
 """Generated sequences, in raw units and as files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +10,19 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from callbacks.drawing import draw
+from callbacks.sounds import write_midi, write_wav
 
-__all__ = ["generate_raw", "typical_steps", "write_samples"]
+__all__ = ["Generated", "generate_raw", "typical_steps", "write_samples"]
+
+
+class Generated(NamedTuple):
+    """Generated sequences in raw units, n times (T, D)."""
+
+    x: list[np.ndarray]
+    """The drawn frames, which were fed back."""
+    mean: list[np.ndarray] | None
+    """The mean of the output distribution that each frame was drawn from; None where it has none
+    in closed form."""
 
 
 def typical_steps(description: dict[str, dict[str, int]]) -> int:
@@ -27,36 +38,73 @@ def generate_raw(
     prime: Tensor | None = None,
     temperature_z: float = 1.0,
     temperature_x: float = 1.0,
-) -> list[np.ndarray]:
+) -> Generated:
     """Generates n sequences (T, D) in raw units, of typical length unless `steps` says otherwise.
 
     Args:
-        prime: standardised beginnings (T0, n, D), which the sequences then start with.
+        prime: standardised beginnings (T0, n, D), which sequences and means then start
+            with.
     """
     model = module.model
     steps = steps or typical_steps(module.hparams["data"])
-    x = model.generate(steps, n, prime, temperature_z, temperature_x, seed=seed)
-    if prime is not None:
-        x = torch.cat([prime.to(x), x])
-    return list(model.normaliser.raw(x).transpose(0, 1).cpu().numpy())
+    frames = model.draw_frames(steps, n, prime, temperature_z, temperature_x, seed=seed)
+    beginning = [] if prime is None else [*prime]
+
+    def raw(parts: list[Tensor]) -> list[np.ndarray]:
+        x = torch.stack([part.to(frames[0].x) for part in [*beginning, *parts]])
+        return list(model.normaliser.raw(x).transpose(0, 1).cpu().numpy())
+
+    try:
+        means = raw([frame.likelihood.mean for frame in frames])
+    except NotImplementedError:
+        means = None
+    return Generated(raw([frame.x for frame in frames]), means)
 
 
-def write_samples(
-    sequences: Sequence[np.ndarray], data: Mapping[str, Any], folder: Path
-) -> list[Path]:
-    """Writes generated sequences as pictures and arrays.
+def write_samples(generated: Generated, data: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Writes generated sequences as pictures, as arrays, and as what else shows their kind.
 
     Args:
-        sequences: raw frames, n times (T, D).
         data: the description of the data (`SequenceData.description`).
 
     Returns:
-        generated.png, .svg and .npz; the last holds "x", raw frames (n, T, D), and "columns".
+        generated.png, .svg and .npz, the last holding "x" and "mean", raw frames (n, T, D), and
+        "columns"; for audio also generated_mean.png, generated_NN_sampled.wav and
+        generated_NN_mean.wav, for piano rolls generated_NN.mid. Files of means only where there
+        are means.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figure = draw(data["kind"], sequences, data["rate"])
+    figure = draw(data["kind"], generated.x, data["rate"])
     files = [folder / f"generated.{suffix}" for suffix in ("png", "svg", "npz")]
     for file in files[:2]:
         figure.savefig(file)
-    np.savez_compressed(files[2], x=np.stack(sequences), columns=np.array(data["columns"]))
+    arrays = {name: x for name, x in generated._asdict().items() if x is not None}
+    np.savez_compressed(files[2], **arrays, columns=np.array(data["columns"]))
+    write = WRITERS.get(data["kind"])
+    return files + (write(generated, data["rate"], folder) if write is not None else [])
+
+
+def write_wavs(generated: Generated, rate: float, folder: Path) -> list[Path]:
+    """Writes the drawn frames, and separately the means, which the original sampler wrote."""
+    files = []
+    if generated.mean is not None:
+        files.append(folder / "generated_mean.png")
+        draw("audio", generated.mean, rate).savefig(files[0])
+    for label, sequences in (("sampled", generated.x), ("mean", generated.mean or [])):
+        for i, frames in enumerate(sequences):
+            files.append(folder / f"generated_{i:02d}_{label}.wav")
+            write_wav(files[-1], frames, rate)
     return files
+
+
+def write_midis(generated: Generated, rate: float, folder: Path) -> list[Path]:
+    files = [folder / f"generated_{i:02d}.mid" for i in range(len(generated.x))]
+    for file, roll in zip(files, generated.x, strict=True):
+        write_midi(file, roll, rate)
+    return files
+
+
+WRITERS: dict[str, Callable[[Generated, float, Path], list[Path]]] = {
+    "audio": write_wavs,
+    "binary": write_midis,
+}

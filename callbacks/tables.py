@@ -13,6 +13,7 @@ LATENT = {
     "iwae": "IWAE-{k}",
     "fivo": "FIVO-{k}",
     "paper": "paper-{k}*",
+    "open_loop": "open loop",
     "kl": "KL",
 }
 EXACT = {"elbo": "log p(x)"}
@@ -25,8 +26,8 @@ def scores_tables(
     particles: int,
     exact: bool,
 ) -> Group:
-    """Lays out scores in nats, per sequence and per step, in every space, each with its standard
-    error.
+    """Lays out scores in nats, per sequence, per step and, of audio, per sample, in every space,
+    each with its standard error; those of a discrete likelihood also in bits per sample.
 
     Args:
         figures: as in metrics.json, keys `split/name`.
@@ -37,10 +38,12 @@ def scores_tables(
     """
     labels = EXACT if exact else LATENT
     note = "log p(x) is exact" if exact else "* the original script's estimate, not a bound"
-    tables = [
-        one_table(figures, splits, spaces, labels, particles, "nats per sequence", "", 1),
-        one_table(figures, splits, spaces, labels, particles, "nats per step", "_per_step", 4),
-    ]
+    units = [("nats per sequence", "", 1), ("nats per step", "_per_step", 4)]
+    if any(key.endswith("_per_sample") for key in figures):
+        units.append(("nats per sample", "_per_sample", 4))
+    if any(key.endswith("_bits_per_sample") for key in figures):
+        units.append(("bits per sample", "_bits_per_sample", 4))
+    tables = [one_table(figures, splits, spaces, labels, particles, *unit) for unit in units]
     runs = ", (that over runs)" if any(key.endswith("_run_se") for key in figures) else ""
     return Group(*tables, f"[dim]{note}; ± one standard error over sequences{runs}[/dim]")
 

@@ -18,6 +18,7 @@ from PIL import Image
 __all__ = [
     "close_loggers",
     "csv_logger",
+    "log_sounds",
     "quieten_lightning",
     "save_picture",
     "wandb_logger",
@@ -90,6 +91,13 @@ def save_picture(trainer: Trainer, figure: Figure, folder: Path, key: str, name:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key, [Image.open(buffer)])
+
+
+def log_sounds(trainer: Trainer, files: Sequence[Path], key: str) -> None:
+    """Sends WAV files to W&B under `key`."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and files:
+            logger.log_audio(key, [str(file) for file in files], caption=[f.stem for f in files])
 
 
 def close_loggers(loggers: Sequence[Any]) -> None:

@@ -1,20 +1,20 @@
 """From sequences on disk to padded, standardised batches: what all corpora share."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, Subset
+from torch.utils.data import DataLoader, Subset
 
+from datamodules.order import LengthBatches, Pieces, StreamBatches
 from datamodules.position import resumed
 from datamodules.ragged import Ragged
-from datamodules.streams import StreamBatches, Windows
 
-__all__ = ["LengthBatches", "SequenceBatch", "SequenceData", "collate"]
+__all__ = ["SequenceBatch", "SequenceData", "collate", "moments"]
 
 
 Floats = Sequence[float] | np.ndarray
@@ -43,11 +43,14 @@ class SequenceData(LightningDataModule):
         normaliser: "coordinate", zero mean and unit variance of every real coordinate over the
             training split, or "none"; subclasses add those of their literature.
         max_steps: longer training sequences are cut to this many frames; None for no limit.
+        crop: which frames `max_steps` leaves, those at the "start", or a "random" piece, another
+            one at every epoch.
         window: sequences are cut into consecutive windows of this many frames; None keeps them
             whole.
         carry: training windows go on where the batch before ended, in its state, which starts
-            anew after this many updates (`datamodules.streams`); None starts every window at
-            h_0 = 0.
+            anew after this many updates (`datamodules.order.StreamBatches`); None starts every
+            window at h_0 = 0.
+        centre: the models' phi_x sees frames minus their mean; of binary data only.
         num_workers: processes that load batches.
         seed: of the order of the batches.
     """
@@ -67,8 +70,10 @@ class SequenceData(LightningDataModule):
         max_steps: int | None = None,
         window: int | None = None,
         carry: int | None = None,
+        centre: bool = False,
         num_workers: int = 0,
         seed: int = 0,
+        crop: str = "start",
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -81,9 +86,13 @@ class SequenceData(LightningDataModule):
                 "update"
             )
 
+        if crop not in ("start", "random"):
+            raise ValueError(f"data.crop={crop} is not one of start, random")
+
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.normaliser, self.max_steps = normaliser, max_steps
         self.window, self.carry = window, carry
+        self.crop, self.centre = crop, centre
         self.num_workers, self.seed = num_workers, seed
         self.splits: dict[str, Ragged] = {}
 
@@ -122,12 +131,22 @@ class SequenceData(LightningDataModule):
         if self.normaliser == "coordinate":
             real = [d for d in range(self.x_dim) if d not in self.binary]
             shift[real], scale[real] = (moment[real] for moment in moments(train))
-            if not (scale > 0).all():
-                constant = [self.columns[d] for d in np.flatnonzero(scale <= 0)]
+            # Of a constant, rounding leaves a standard deviation near 1e-16 of its value.
+            varies = scale > 1e-12 * np.abs(shift)
+            if not varies.all():
+                constant = [self.columns[d] for d in np.flatnonzero(~varies)]
                 raise ValueError(
-                    f"data={self.name}: constant in the training split: {', '.join(constant)}"
+                    f"data={self.name}: constant in the training split: {', '.join(constant)}; "
+                    "leave it out, or choose data.normaliser=none"
                 )
         return shift, scale
+
+    def means(self) -> list[float] | None:
+        """How often each coordinate of binary frames is set in the training split, (D,)."""
+        if self.kind != "binary":
+            return None
+        mean: np.ndarray = moments(self.splits["train"])[0]
+        return mean.tolist()
 
     def description(self) -> dict[str, Any]:
         """What a model must know of its data, in plain containers; stored in every checkpoint."""
@@ -141,6 +160,8 @@ class SequenceData(LightningDataModule):
             "rate": self.rate,
             "shift": self.shift.tolist(),
             "scale": self.scale.tolist(),
+            "means": self.means(),
+            "centre": self.centre,
             "log_scales": log_scales,
             "sequences": {split: len(sequences) for split, sequences in self.splits.items()},
             "steps": {
@@ -148,23 +169,22 @@ class SequenceData(LightningDataModule):
             },
         }
 
-    def batch(self, split: str, indices: np.ndarray | Windows) -> SequenceBatch:
-        """Builds one batch of a split's sequences, or of the rows of a stream."""
-        if isinstance(indices, Windows):
-            return self.stream_batch(split, indices)
-        sequences = [self.splits[split][int(i)] for i in indices]
-        if split == "train" and self.max_steps is not None:
-            sequences = [sequence[: self.max_steps] for sequence in sequences]
-        return collate(sequences, indices, self.shift, self.scale)
+    def batch(self, split: str, pieces: Pieces) -> SequenceBatch:
+        """Builds one batch of pieces of a split's sequences."""
+        ragged = self.splits[split]
+        places = zip(pieces.sequence, pieces.start, pieces.steps, strict=True)
+        sequences = [ragged.piece(int(i), start, start + steps) for i, start, steps in places]
+        if pieces.seed is not None:
+            pairs = zip(sequences, pieces.seed, strict=True)
+            sequences = [self.augment(x, np.random.default_rng(seed)) for x, seed in pairs]
+        batch = collate(sequences, pieces.sequence, self.shift, self.scale)
+        if pieces.continues is None:
+            return batch
+        return batch._replace(continues=torch.from_numpy(pieces.continues))
 
-    def stream_batch(self, split: str, rows: Windows) -> SequenceBatch:
-        assert self.window is not None
-        windows = [
-            self.splits[split][i][start : start + self.window if i >= 0 else start]
-            for i, start in zip(rows.sequence, rows.start, strict=True)
-        ]
-        batch = collate(windows, rows.sequence, self.shift, self.scale)
-        return batch._replace(continues=torch.from_numpy(rows.continues))
+    def augment(self, sequence: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Changes a training sequence (T, D) at random, in raw units; by default not at all."""
+        return sequence
 
     def beginnings(self, split: str, n: int, steps: int) -> Tensor:
         """The first frames of n sequences that have more, standardised, (steps, n, D)."""
@@ -174,7 +194,9 @@ class SequenceData(LightningDataModule):
             raise ValueError(
                 f"only {len(long)} sequences of the {split} split have more than {steps} frames"
             )
-        x = np.stack([(sequences[int(i)][:steps] - self.shift) / self.scale for i in long], axis=1)
+        x = np.stack(
+            [(sequences.piece(int(i), 0, steps) - self.shift) / self.scale for i in long], axis=1
+        )
         return torch.from_numpy(x.astype(np.float32))
 
     def train_dataloader(self) -> DataLoader[SequenceBatch]:
@@ -198,7 +220,10 @@ class SequenceData(LightningDataModule):
         if split == "train" and self.window is not None and self.carry is not None:
             order = StreamBatches(lengths, self.window, batch_size, self.carry, rank, world)
         else:
-            order = LengthBatches(lengths, batch_size, shuffle, self.seed, rank, world)
+            limit = self.max_steps if split == "train" else None
+            order = LengthBatches(
+                lengths, batch_size, shuffle, self.seed, rank, world, limit, self.crop
+            )
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         sampler = resumed(order, self.trainer) if split == "train" else order
         return DataLoader(
@@ -213,77 +238,13 @@ class SequenceData(LightningDataModule):
 
 
 class Batches(torch.utils.data.Dataset[SequenceBatch]):
-    """A split as a map from the indices of a batch to the batch."""
+    """A split as a map from the pieces of a batch to the batch."""
 
     def __init__(self, data: SequenceData, split: str) -> None:
         self.data, self.split = data, split
 
-    def __getitem__(self, indices: np.ndarray | Windows) -> SequenceBatch:
-        return self.data.batch(self.split, indices)
-
-
-class LengthBatches(Sampler[np.ndarray]):
-    """Batches of sequences of similar length, a function of seed and epoch alone.
-
-    Shuffled: sequences are permuted, sorted by length inside pools of 32 batches, cut into
-        batches, and the batches
-    permuted. All ranks get the same number of batches, the last ones filled up from the first
-    where they do not divide. Not shuffled: every sequence exactly once over all ranks, longest
-    first.
-
-    Args:
-        lengths: (N,), frames of each sequence.
-        rank, world: this process and how many there are.
-    """
-
-    pool = 32
-
-    def __init__(
-        self,
-        lengths: np.ndarray,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.lengths, self.batch_size, self.shuffle = lengths, batch_size, shuffle
-        self.seed, self.rank, self.world = seed, rank, world
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this at the start of every epoch, after a resume too."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        batches = self.plan()
-        if self.shuffle:
-            batches += batches[: -len(batches) % self.world]
-        yield from batches[self.rank :: self.world]
-
-    def __len__(self) -> int:
-        batches = -(-len(self.lengths) // self.batch_size)
-        if self.shuffle:
-            return -(-batches // self.world)
-        return len(range(self.rank, batches, self.world))
-
-    def plan(self) -> list[np.ndarray]:
-        """All ranks' batches of this epoch, in order."""
-        if not self.shuffle:
-            order = np.argsort(-self.lengths, kind="stable")
-            return cut(order, self.batch_size)
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.lengths))
-        pools = cut(order, self.batch_size * self.pool)
-        ordered = np.concatenate(
-            [pool[np.argsort(-self.lengths[pool], kind="stable")] for pool in pools]
-        )
-        batches = cut(ordered, self.batch_size)
-        return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def cut(order: np.ndarray, size: int) -> list[np.ndarray]:
-    return [order[i : i + size] for i in range(0, len(order), size)]
+    def __getitem__(self, pieces: Pieces) -> SequenceBatch:
+        return self.data.batch(self.split, pieces)
 
 
 def collate(

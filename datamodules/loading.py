@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from datamodules.base import SequenceData
+from datamodules.problems import some
 
 __all__ = ["load_data"]
 
@@ -51,5 +52,11 @@ def load_data(description: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
     data = found(**{**options, **changes})
     data.prepare_data()
     data.setup()
+    if list(data.columns) != list(description["columns"]):
+        raise ValueError(
+            f"the model was trained on frames of {len(description['columns'])} numbers "
+            f"({some(description['columns'])}), but data={data.name} gives {len(data.columns)} "
+            f"({some(data.columns)})"
+        )
     data.standardise_with(description["shift"], description["scale"])
     return data

@@ -17,7 +17,9 @@ from uuid import uuid4
 import numpy as np
 from filelock import FileLock, Timeout
 
-__all__ = ["Ragged", "cached"]
+from datamodules.shards import Shards
+
+__all__ = ["Ragged", "cache_folder", "cached"]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,8 @@ class Ragged:
     .. math:: s_i = \mathrm{values}[\mathrm{starts}_i : \mathrm{starts}_i + \mathrm{lengths}_i]
 
     Arguments:
-        values: All time steps :math:`(N, D)`; may be memory-mapped, then read-only.
+        values: All time steps :math:`(N, D)`; may be memory-mapped, then read-only, and lie in
+            several files.
         starts: The first row of each sequence :math:`(n,)`.
         lengths: The number of steps of each sequence :math:`(n,)`.
         keys: An identifier for each sequence.
@@ -58,7 +61,7 @@ class Ragged:
         (5, 3)
     """
 
-    values: np.ndarray
+    values: np.ndarray | Shards
     starts: np.ndarray
     lengths: np.ndarray
     keys: list[str]
@@ -85,11 +88,19 @@ class Ragged:
         return len(self.keys)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        """Returns sequence i, a view :math:`(T_i, D)` of the values."""
+        """Returns sequence i, a view :math:`(T_i, D)` of the values, or a copy from shards."""
 
         start = self.starts[i]
 
         return self.values[start : start + self.lengths[i]]
+
+    def piece(self, i: int, start: int, stop: int) -> np.ndarray:
+        """Returns steps start to stop of sequence i, reading no others."""
+
+        start, stop, _ = slice(start, stop).indices(int(self.lengths[i]))
+        first = self.starts[i]
+
+        return self.values[first + start : first + max(start, stop)]
 
     def __repr__(self) -> str:
         span = f" of {self.lengths.min()} to {self.lengths.max()} steps" if len(self) else ""
@@ -164,6 +175,7 @@ class Ragged:
             ValueError: If a label holds Python objects.
         """
 
+        assert isinstance(self.values, np.ndarray), "shards are saved one by one"
         partial = _sibling(folder)
 
         try:
@@ -223,6 +235,14 @@ class Ragged:
             raise ValueError(f"{folder} is damaged: {why}") from error
 
 
+def cache_folder(folder: Path, fingerprint: Mapping[str, object]) -> Path:
+    """Returns where :func:`cached` keeps what the fingerprint describes."""
+
+    text = json.dumps(fingerprint, sort_keys=True)
+
+    return folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def cached(folder: Path, fingerprint: Mapping[str, object], build: Callable[[], Ragged]) -> Ragged:
     """Opens the cache of what the fingerprint describes, or builds and saves it.
 
@@ -238,9 +258,8 @@ def cached(folder: Path, fingerprint: Mapping[str, object], build: Callable[[], 
         OSError: If the cache cannot be written. Nothing is left behind.
     """
 
-    text = json.dumps(fingerprint, sort_keys=True)
-    name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    target = folder / name
+    target = cache_folder(folder, fingerprint)
+    name = target.name
 
     found = _open_if_whole(target)
 

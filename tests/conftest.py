@@ -4,13 +4,19 @@ import pytest
 import torch
 from helpers import Command
 
-from vrnn import RNN, VRNN
+from vrnn import DMM, RNN, SRNN, STORN, VRNN
 from vrnn.likelihoods import Bernoulli, GaussianMixture, PenMixture
 
 WIDTHS = {"phi_x_dim": 5, "decoder_dim": 7}
 """All widths differ, so that no two can be mistaken for each other unnoticed."""
 
-VRNN_WIDTHS = WIDTHS | {"z_dim": 2, "phi_z_dim": 4, "encoder_dim": 6, "prior_dim": 8}
+LATENT_WIDTHS = {
+    RNN: {},
+    VRNN: {"z_dim": 2, "phi_z_dim": 4, "encoder_dim": 6, "prior_dim": 8},
+    SRNN: {"z_dim": 2, "encoder_dim": 6, "prior_dim": 8},
+    STORN: {"z_dim": 2, "encoder_dim": 6},
+    DMM: {"z_dim": 2, "prior_dim": 8},
+}
 
 MODELS = {
     "filtering-lstm": (VRNN, PenMixture(components=3), {}),
@@ -26,6 +32,12 @@ MODELS = {
         {"posterior": "smoothing", "rnn_layers": 2, "mlp_layers": 2},
     ),
     "smoothing-gru": (VRNN, Bernoulli(3), {"posterior": "smoothing", "rnn": "gru"}),
+    "srnn-smoothing": (SRNN, PenMixture(components=3), {"mlp_layers": 2}),
+    "srnn-filtering": (SRNN, Bernoulli(3), {"posterior": "filtering", "residual": False}),
+    "storn-filtering": (STORN, GaussianMixture(3, 2), {}),
+    "storn-smoothing": (STORN, PenMixture(components=3), {"posterior": "smoothing"}),
+    "dmm": (DMM, GaussianMixture(3, 2), {}),
+    "dmm-deep": (DMM, Bernoulli(3), {"mlp_layers": 2}),
     "rnn-lstm-deep": (RNN, GaussianMixture(3, 2), {"rnn_layers": 2}),
     "rnn-gru": (RNN, PenMixture(components=3), {"rnn": "gru", "mlp_layers": 2}),
 }
@@ -47,11 +59,11 @@ def float64():
 
 @pytest.fixture
 def make_model():
-    """Builds a small VRNN or RNN whose weights are large enough for every input to matter."""
+    """Builds a small model whose weights are large enough for every input to matter."""
 
     def make(kind=VRNN, likelihood=None, spread=0.4, **options):
         likelihood = likelihood or GaussianMixture(3)
-        widths = VRNN_WIDTHS if kind is VRNN else WIDTHS
+        widths = WIDTHS | LATENT_WIDTHS[kind]
         model = kind(
             **(widths | {"x_dim": likelihood.x_dim, "hidden": 9} | options), likelihood=likelihood
         )

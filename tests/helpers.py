@@ -60,6 +60,8 @@ def shrink(cfg: DictConfig) -> DictConfig:
         cfg.model.update({key: size for key, size in SMALL.items() if key in cfg.model})
         if cfg.model.likelihood.get("components", 1) > 1:
             cfg.model.likelihood.components = 2
+        if "hidden" in cfg.model.likelihood:
+            cfg.model.likelihood.hidden = 6
     return cfg
 
 
@@ -74,6 +76,9 @@ def build(cfg: DictConfig) -> tuple[SequenceData, VRNNModule]:
     seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(nodes["data"])
     data.setup()
+    if cfg.x.dim is None:
+        cfg.x.dim = data.x_dim
+        nodes = plain(cfg)
     parts = {name: nodes[name] for name in ("model", "objective", "optim")}
     about = {**data.description(), "module": nodes["data"]}
     return data, VRNNModule(**parts, data=about, particles=cfg.particles, seed=cfg.seed)

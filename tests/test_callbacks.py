@@ -54,7 +54,7 @@ def test_pictures_are_drawn_when_they_are_due(run: Path) -> None:
         assert 0.001 < ink(run / "samples" / name) < 0.5, name
 
 
-@pytest.mark.parametrize("kind", ["pen", "real", "binary"])
+@pytest.mark.parametrize("kind", ["pen", "real", "audio", "binary"])
 def test_every_kind_of_sequence_can_be_drawn(kind: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     lines = [rng.normal(size=(n, 3)) for n in (1, 2, 30)]
@@ -111,8 +111,23 @@ def test_a_dimension_made_active_by_hand_is_counted(tmp_path: Path) -> None:
     assert use is not None
     assert use.active.tolist() == [False, False, True, False]
     assert use.kl.argmax() == 2 and use.kl.shape == (4,)
-    draw_latents(use.kl.numpy(), use.active.numpy()).savefig(tmp_path / "latents.png")
+    draw_latents(*(part.numpy() for part in use)).savefig(tmp_path / "latents.png")
     assert ink(tmp_path / "latents.png") > 0.01
+
+
+def test_latents_that_do_nothing_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, module = build(configure(tmp_path))
+    latents = Latents(str(tmp_path / "samples"))
+    with torch.no_grad():
+        for layer in (module.model.cell.encoder.out, module.model.cell.prior.out):
+            layer.weight.zero_()
+    options = {"max_epochs": 3, "limit_train_batches": 1}
+    with caplog.at_level("WARNING"):
+        trainer(tmp_path, latents, **options).fit(module, data)
+    (said,) = [r.getMessage() for r in caplog.records if "hardly used" in r.getMessage()]
+    assert "0 of 4 dimensions" in said and "objective.kl_start" in said
 
 
 def test_models_without_latents_have_no_picture_of_them(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ import pytest
 import torch
 from helpers import build, configure
 
-from datamodules.base import LengthBatches, SequenceData, collate, moments
+from datamodules.base import SequenceData, collate, moments
 from datamodules.loading import load_data
+from datamodules.order import LengthBatches
 from datamodules.ragged import Ragged
 from vrnn.evaluation import score
 from vrnn.metrics import Scores
@@ -46,7 +47,7 @@ def lengths() -> np.ndarray:
 
 def epoch(batches: LengthBatches, number: int) -> list[list[int]]:
     batches.set_epoch(number)
-    return [batch.tolist() for batch in batches]
+    return [batch.sequence.tolist() for batch in batches]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -97,7 +98,7 @@ def test_ranks_train_equally_long_and_together_on_everything(
 @pytest.mark.parametrize("world", [2, 3, 200])
 def test_ranks_evaluate_every_sequence_exactly_once(lengths: np.ndarray, world: int) -> None:
     ranks = [LengthBatches(lengths, 8, False, 0, rank, world) for rank in range(world)]
-    seen = [i for rank in ranks for batch in rank for i in batch.tolist()]
+    seen = [i for rank in ranks for batch in rank for i in batch.sequence.tolist()]
     assert sorted(seen) == list(range(len(lengths)))
     assert [len(list(rank)) for rank in ranks] == [len(rank) for rank in ranks]
 
@@ -158,8 +159,36 @@ def test_only_training_sequences_are_cut() -> None:
     given = {split: [np.eye(9, 3, dtype=np.float32)] for split in ("train", "val", "test")}
     data = Signals(given, normaliser="none", max_steps=4)
     data.setup()
-    lengths = {split: len(data.batch(split, np.array([0])).x) for split in given}
+    loaders = {split: getattr(data, f"{split}_dataloader")() for split in given}
+    lengths = {split: len(next(iter(loader)).x) for split, loader in loaders.items()}
     assert lengths == {"train": 4, "val": 9, "test": 9}
+
+
+def test_random_pieces_are_new_in_every_epoch_and_lie_anywhere() -> None:
+    given = {split: [np.eye(9, 3, dtype=np.float32)] for split in ("train", "val", "test")}
+    given["train"] = [np.arange(n, dtype=np.float32)[:, None] + np.zeros(3) for n in (50, 3, 80)]
+    data = Signals(given, normaliser="none", max_steps=4, crop="random", batch_size=1)
+    data.setup()
+
+    def starts(epoch: int) -> list[tuple[int, float]]:
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        pieces = []
+        for batch in loader:
+            x = batch.x[:, 0, 0]
+            assert len(x) == min(4, len(given["train"][int(batch.ids)]))
+            assert x.tolist() == [x[0] + t for t in range(len(x))]
+            pieces.append((int(batch.ids), float(x[0])))
+        return sorted(pieces)
+
+    epochs = [starts(epoch) for epoch in range(60)]
+    assert epochs[5] == starts(5) and epochs[5] != epochs[6]
+    first, short, last = zip(*epochs, strict=True)
+    assert {start for _, start in short} == {0.0}
+    assert min(first)[1] < 10 and max(first)[1] > 37 and max(last)[1] > 65
+    assert max(first)[1] <= 46 and max(last)[1] <= 76
+    with pytest.raises(ValueError, match=r"data\.crop=middle is not one of start, random"):
+        Signals(given, crop="middle")
 
 
 def test_beginnings_are_of_sequences_that_go_on() -> None:
@@ -182,8 +211,8 @@ def test_figures_do_not_depend_on_batches_or_ranks(tmp_path: Path) -> None:
         gathered = Scores(module.hparams["data"]["log_scales"])
         for rank in range(world):
             order = LengthBatches(data.splits["test"].lengths, batch_size, False, 0, rank, world)
-            for indices in order:
-                x, mask, ids, _ = data.batch("test", indices)
+            for pieces in order:
+                x, mask, ids, _ = data.batch("test", pieces)
                 with torch.no_grad():
                     figures = score(module.model, x, mask, ids, particles=2)
                 gathered.update(ids, mask.sum(0), figures)

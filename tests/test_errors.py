@@ -94,7 +94,7 @@ def test_unknown_options_are_answered_by_hydra(tmp_path: Path, command: Command)
     ("options", "message"),
     [
         (["--k", 0], "--k must be at least 1, not 0"),
-        (["--bounds", "elbo,foo"], "--bounds foo: choose from elbo, iwae, fivo, paper"),
+        (["--bounds", "elbo,foo"], "--bounds foo: choose from elbo, iwae, fivo, open_loop, paper"),
         (["data.lines"], "data.lines has no value; write data.lines=..."),
         (["data.foo=1"], "unknown option data.foo; choose from data.lines, data.val_lines"),
         (["model.hidden=3"], "unknown option model"),

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import special
-from torch.distributions import AffineTransform, TransformedDistribution
+from scipy import integrate, special
+from torch.distributions import AffineTransform, Normal, TransformedDistribution
 
 from vrnn import RNN, VRNN, bounds, evaluation
-from vrnn.diagnostics import latent_use
+from vrnn.diagnostics import latent_use, overlap
 from vrnn.evaluation import score, sequence_noise
 from vrnn.likelihoods import GaussianMixture, PenMixture
 from vrnn.metrics import Scores
@@ -302,3 +302,60 @@ def test_use_of_the_latents_is_counted_on_own_steps_only(latent_model, make_mode
     np.testing.assert_allclose(use.kl, kl.mean(0), rtol=1e-9)
     assert use.active.tolist() == (means.var(0, ddof=1) > 0.01).tolist() == [False, True]
     assert latent_use(make_model(RNN), *batch) is None
+
+
+def test_use_of_the_latents_by_step_and_particle(latent_model, batch):
+    x, mask, ids = batch
+    use = latent_use(latent_model, x, mask, ids, particles=4)
+    first = sequence_noise(ids, mask, 2, range(1), 0, x.dtype)
+    trace = latent_model.trace(x, mask, noise=first)
+    kl = torch.distributions.kl_divergence(trace.posterior, trace.prior)
+    expected = [kl[t, [b for b in range(5) if LENGTHS[b] > t]].mean().item() for t in range(7)]
+    np.testing.assert_allclose(use.kl_by_step, expected, rtol=1e-9)
+    assert (use.effective >= 1 / 4 - 1e-9).all() and (use.effective <= 1 + 1e-9).all()
+    assert use.effective.min() < 0.99 and (use.overlap > 0).all() and (use.overlap < 0.999).all()
+
+
+def test_overlap_is_the_integral_of_the_geometric_mean():
+    q, p = Normal(torch.tensor([0.3, 1.0]), torch.tensor([0.5, 2.0])), Normal(-0.4, 1.1)
+    for i in range(2):
+
+        def density(z, i=i):
+            log_q = Normal(q.mean[i], q.stddev[i]).log_prob(torch.tensor(z))
+            return math.exp(0.5 * float(log_q + p.log_prob(torch.tensor(z))))
+
+        value, _ = integrate.quad(density, -30, 30)
+        assert overlap(q, p)[i].item() == pytest.approx(value, rel=1e-6)
+    torch.testing.assert_close(overlap(q, q), torch.ones(2))
+
+
+def test_in_open_loop_the_recurrence_sees_means_in_place_of_data(latent_model, batch):
+    x, mask, ids = batch
+    noise = torch.randn(7, 5, 2)
+
+    def gap():
+        teacher = bounds.elbo_terms(latent_model.trace(x, mask, noise=noise), x, mask)
+        free = bounds.elbo_terms(latent_model.open_loop(x, mask, noise), x, mask)
+        return (teacher.log_likelihood - teacher.kl) - (free.log_likelihood - free.kl)
+
+    first, *later = gap()
+    torch.testing.assert_close(first, torch.zeros(5))
+    assert torch.stack(later)[mask[1:]].abs().min() > 1e-6
+    # Another x_t does not change what the decoder makes of the same later latents.
+    changed = x.clone()
+    changed[0] += 1
+    if latent_model.posterior == "filtering":
+        with torch.no_grad():
+            latent_model.cell.encoder.hidden[0].weight[:, :5] = 0  # Inference blind to x, too.
+        free, other = (latent_model.open_loop(values, mask, noise) for values in (x, changed))
+        torch.testing.assert_close(free.likelihood.mean, other.likelihood.mean)
+        torch.testing.assert_close(free.z, other.z)
+    with torch.no_grad():  # A recurrence that does not look at x is in open loop already.
+        latent_model.cell.rnn.input_weights[0][:, :5] = 0
+    torch.testing.assert_close(gap(), torch.zeros(7, 5))
+    expected = bounds.elbo(latent_model.open_loop(x, mask, noise), x, mask)
+    assert expected.shape == (5,)
+    figures = score(latent_model, x, mask, ids, bounds=["open_loop"])
+    own = sequence_noise(ids, mask, 2, range(1), 0, x.dtype)
+    one = bounds.elbo(latent_model.open_loop(x, mask, own), x, mask)
+    torch.testing.assert_close(figures["open_loop"], one)

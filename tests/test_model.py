@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.distributions import Independent, MixtureSameFamily, Normal
 
-from vrnn import RNN, VRNN, bounds
+from vrnn import DMM, RNN, SRNN, STORN, VRNN, bounds
+from vrnn.autoregressive import AutoregressiveBernoulli, AutoregressiveGaussianMixture
 from vrnn.distributions import PenDistribution
 from vrnn.likelihoods import Bernoulli, GaussianMixture, PenMixture
 from vrnn.networks import top
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 BLIZZARD = {"x_dim": 200, "hidden": 4000, "mlp_layers": 4}
 IAM = {"x_dim": 3, "hidden": 1200}
 
-CARRIED = ["filtering-lstm", "filtering-gru-deep", "rnn-lstm-deep", "rnn-gru"]
+CARRIED = ["filtering-lstm", "filtering-gru-deep", "srnn-filtering", "rnn-lstm-deep", "rnn-gru"]
 """Models that need no more than the state to go on; a smoothing posterior needs the future."""
 
 
@@ -96,7 +97,11 @@ def test_a_step_is_generated_from_the_past_alone(any_model):
         on = dependence(step[0], x)
         assert (on[t:] < 1e-12).all(), "the present or the future leaks into the prediction"
         assert (on[:, 1] == 0).all(), "one sequence leaks into another"
-        assert (on[:t, 0] > 1e-6).all(), "the past is not used"
+        used = on[:t, 0] > 1e-6
+        if isinstance(any_model, DMM):
+            assert not used.any(), "z_{t-1} is all that is known of the past"
+        else:
+            assert used.all(), "the past is not used"
 
 
 def test_inference_sees_the_future_only_when_smoothing(make_model):
@@ -230,6 +235,43 @@ def test_carried_chunks_equal_the_whole(any_model, cut):
         torch.testing.assert_close(part, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [VRNN, SRNN, STORN, DMM, RNN])
+def test_centred_inputs_are_the_frames_less_their_mean(make_model, kind):
+    """In inference, in generation and in priming; the targets stay as they are."""
+    means = [0.2, 0.5, 0.7]
+    centred, plain = (
+        make_model(kind, Bernoulli(3), normaliser=Normaliser([0.0] * 3, [1.0] * 3, means, centre))
+        for centre in (True, False)
+    )
+    weights = centred.state_dict()
+    with torch.no_grad():  # phi_x(x - m) = W x + (b - W m)
+        shift = weights["phi_x.0.weight"] @ torch.tensor(means)
+        weights["phi_x.0.bias"] = weights["phi_x.0.bias"] - shift
+    plain.load_state_dict(weights)
+    x, noise = torch.randint(2, (4, 2, 3)).double(), torch.randn(4, 2, centred.z_dim)
+    one, other = (model.trace(x, noise=noise) for model in (centred, plain))
+    torch.testing.assert_close(one.likelihood.log_prob(x), other.likelihood.log_prob(x))
+    lines = [model.generate(6, 2, prime=x, seed=0) for model in (centred, plain)]
+    assert torch.equal(*lines) and set(lines[0].unique().tolist()) <= {0.0, 1.0}
+
+
+def test_a_mean_frame_that_cannot_be_one_is_refused():
+    with pytest.raises(ValueError, match=r"data\.centre=true needs the mean frame"):
+        Normaliser([0.0], [1.0], centre=True)
+    with pytest.raises(ValueError, match="2 means for 3 shifts"):
+        Normaliser([0.0] * 3, [1.0] * 3, [0.1, 0.2])
+
+
+@pytest.mark.parametrize("kind", [VRNN, RNN])
+def test_binary_outputs_start_at_the_mean_frame(kind):
+    means = [0.0, 0.2, 0.9]
+    widths = {"hidden": 4, "phi_x_dim": 4} | ({"z_dim": 2} if kind is VRNN else {})
+    normaliser = Normaliser([0.0] * 3, [1.0] * 3, means)
+    model = kind(3, likelihood=Bernoulli(3), normaliser=normaliser, **widths)
+    start = torch.tensor(means).clamp(1e-4, 1 - 1e-4).logit()
+    torch.testing.assert_close(model.out.bias.detach(), start)
+
+
 def test_vrnn_i_has_a_standard_prior_at_every_step(make_model):
     model = make_model(VRNN, prior="standard")
     trace = model.trace(torch.randn(4, 2, 3))
@@ -239,7 +281,14 @@ def test_vrnn_i_has_a_standard_prior_at_every_step(make_model):
 
 @pytest.mark.parametrize(
     "likelihood",
-    [GaussianMixture(3), GaussianMixture(3, 2), PenMixture(components=2), Bernoulli(3)],
+    [
+        GaussianMixture(3),
+        GaussianMixture(3, 2),
+        PenMixture(components=2),
+        Bernoulli(3),
+        AutoregressiveBernoulli(3, 8),
+        AutoregressiveGaussianMixture(3, 2, 8),
+    ],
     ids=repr,
 )
 def test_a_constant_sequence_does_not_run_away(likelihood):
@@ -249,12 +298,12 @@ def test_a_constant_sequence_does_not_run_away(likelihood):
     widths = {f"{name}_dim": 8 for name in ("phi_x", "phi_z", "encoder", "prior", "decoder")}
     model = VRNN(3, 2, 8, likelihood, **widths)
     x = torch.tensor([1.0, 0.7, -0.3]).expand(T, B, 3)
-    if likelihood.kind == "binary":
+    if "binary" in likelihood.kinds:
         x = torch.zeros(T, B, 3)
     mask = torch.ones(T, B, dtype=torch.bool)
-    coordinates = {"real": 3, "pen": 2, "binary": 0}[likelihood.kind]
+    coordinates = {"real": 3, "pen": 2, "binary": 0}[likelihood.kinds[0]]
     log_peak = -coordinates * (math.log(1e-4) + 0.5 * math.log(2 * math.pi))
-    log_peak += -0.5 * math.log(1e-4 * (2 - 1e-4)) if likelihood.kind == "pen" else 0.0
+    log_peak += -0.5 * math.log(1e-4 * (2 - 1e-4)) if "pen" in likelihood.kinds else 0.0
 
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     losses = []
@@ -267,7 +316,7 @@ def test_a_constant_sequence_does_not_run_away(likelihood):
         losses.append(loss.item())
         assert -log_peak - 1e-3 <= losses[-1] < 1e6
     assert min(losses) < losses[0] - 1
-    if likelihood.kind == "binary":
+    if "binary" in likelihood.kinds:
         assert losses[-1] == pytest.approx(0, abs=0.05), "silence costs nothing"
 
 

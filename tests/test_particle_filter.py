@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from linear_gaussian import all_of
-from test_kalman import StateSpace, best_step_by_step, draw, filtering
+from state_space import StateSpace, best_step_by_step, draw, filtering
 
-from vrnn import VRNN, bounds
+from vrnn import DMM, SRNN, STORN, VRNN, bounds
 from vrnn.evaluation import score, sequence_noise
 from vrnn.likelihoods import Bernoulli, PenMixture
 from vrnn.objectives import ELBO, FIVO, IWAE
@@ -25,10 +25,19 @@ pytestmark = pytest.mark.usefixtures("float64")
 T, B, K = 6, 3, 4
 
 
-@pytest.fixture(params=["filtering", "smoothing"])
+MODELS = {
+    "filtering": (VRNN, {"residual": True, "engine": "fast"}),
+    "smoothing": (VRNN, {"posterior": "smoothing", "residual": True, "engine": "fast"}),
+    "srnn": (SRNN, {}),
+    "storn": (STORN, {}),
+    "dmm": (DMM, {}),
+}
+
+
+@pytest.fixture(params=MODELS)
 def model(request, make_model):
-    likelihood = PenMixture(components=2)
-    return make_model(VRNN, likelihood, posterior=request.param, residual=True, engine="fast")
+    kind, options = MODELS[request.param]
+    return make_model(kind, PenMixture(components=2), **options)
 
 
 @pytest.fixture
@@ -268,7 +277,8 @@ def test_scores_are_the_filter_sequence_by_sequence(model, batch, rows, monkeypa
 def test_weights_that_vanish_are_told_with_their_step(model, batch):
     x, mask = batch
     x[2, 2] = math.inf
-    step = 2 if model.posterior == "filtering" else 0  # The smoothing one sees it coming.
+    smoothing = getattr(model, "posterior", "smoothing") == "smoothing"
+    step = 0 if smoothing else 2  # A smoothing posterior sees it coming.
     for bound in ("iwae", "fivo"):
         with pytest.raises(FloatingPointError, match=f"sequence 9 .* from step {step} on"):
             score(model, x, mask, torch.tensor([7, 8, 9]), K, bounds=[bound])

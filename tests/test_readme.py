@@ -1,13 +1,16 @@
 """Every command of the README is run, each with a model and data small enough for a test."""
 
+import math
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import torch
+from audio_tree import write_everything
 from helpers import CONF, LINES, Command, configure
 from iam_tree import write_corpus
+from small_corpora import write
 
 import train
 import vrnn
@@ -35,27 +38,58 @@ def test_there_are_commands() -> None:
     assert len(PROGRAMS) >= 8 and MAKE == ["train", "test"]
 
 
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What stands in for /path/to in the README."""
+    root = tmp_path_factory.mktemp("corpora")
+    write_corpus(root / "iam-ondb")
+    write_everything(root)
+    for name in ("jsb", "csv_folder"):
+        write(name, root / name)
+    return root
+
+
+def small(words: list[str], corpora: Path, folder: Path) -> list[str]:
+    """What makes a training small and keeps it below a folder."""
+    if "data=iam" in words or any(word.startswith("experiment=paper/iam") for word in words):
+        few = [f"data.cache={folder}/cache", "data.split=holdout"]
+    elif "data=audio_folder" in words:
+        few = [f"data.cache={folder}/cache"]
+    elif "experiment=first_speech" in words:
+        few = [f"data.{name}=3" for name in ("utterances", "val_utterances", "test_utterances")]
+    elif any(word.startswith("data.root=") for word in words):
+        few = []
+    else:
+        few = LINES
+    words = [word for word in words if not word.startswith("hydra.run.dir=")]
+    one_seed = ["seed=0"] if "sweep=paper" in words else []
+    folders = [f"hydra.run.dir={folder}/run", f"hydra.sweep.dir={folder}/sweep"]
+    return [*words, *SMALL, *few, *one_seed, *folders]
+
+
+def jobs(words: list[str]) -> int:
+    if "sweep=paper" in words:
+        return 5
+    sizes = [len(word.partition("=")[2].split(",")) for word in words if "=" in word]
+    return math.prod(sizes) if "-m" in words else 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("line", PROGRAMS)
-def test_command(line: str, run: Path, tmp_path: Path, command: Command) -> None:
-    _, program, *words = shlex.split(line.replace(RUN, str(run)))
-    words = [word.replace("/path/to/iam-ondb", str(tmp_path / "iam")) for word in words]
+def test_command(line: str, run: Path, corpora: Path, tmp_path: Path, command: Command) -> None:
+    line = line.replace(RUN, str(run)).replace("/path/to", str(corpora))
+    _, program, *words = shlex.split(line)
     if program == "train.py":
-        words = [word for word in words if not word.startswith("hydra.run.dir=")]
-        words += [*SMALL, f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"]
-        real = "data=iam" in words or any(w.startswith("experiment=paper/iam") for w in words)
-        words += [f"data.cache={tmp_path}/cache", "data.split=holdout"] if real else LINES
-        if real:
-            write_corpus(tmp_path / "iam")
-    elif "--json" in words:
-        words[words.index("--json") + 1] = str(tmp_path / "scores.json")
-    command(program, *words)
-    if program == "train.py":
+        command(program, *small(words, corpora, tmp_path))
         results = [*tmp_path.glob("run/metrics.json"), *tmp_path.glob("sweep/*/metrics.json")]
-        jobs = 1
-        for word in words if "-m" in words else ():
-            jobs *= len(word.partition("=")[2].split(",")) if "=" in word else 1
-        assert len(results) == jobs
+        assert len(results) == jobs(words)
+        return
+    if "--json" in words:
+        words[words.index("--json") + 1] = str(tmp_path / "scores.json")
+    if program == "-m":
+        program, *words = words
+        program = program.replace(".", "/") + ".py"
+    command(program, *words)
 
 
 def test_the_python_example(run: Path) -> None:

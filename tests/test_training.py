@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import build, configure, trainer
+from hydra.errors import InstantiationException
 from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
@@ -284,3 +285,50 @@ def test_reported_figures_ignore_warm_up_and_free_bits(tmp_path: Path) -> None:
     assert free.loss > plain.loss and free.loss <= 3.0 * steps + plain.loss
     # The model has four latent dimensions, none of which reaches 0.75 nats.
     torch.testing.assert_close(each.loss, -plain.bound - plain.kl + 3.0 * steps)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("objective", ["elbo", "iwae", "fivo"])
+def test_every_objective_trains_and_chooses_by_its_own_bound(
+    objective: str, precision: str, tmp_path: Path, no_samples: None
+) -> None:
+    options = [f"objective={objective}", f"trainer.precision={precision}", "untrained=false"]
+    options += ["objective.particles=3"] if objective != "elbo" else []
+    options += ["model=vrnn_gauss", "trainer.max_epochs=1", "trainer.limit_train_batches=2"]
+    cfg = configure(tmp_path, *options)
+    assert cfg.callbacks.checkpoint.monitor == f"val/{objective}"
+    figures = train.run(cfg)
+    assert {"val/elbo", f"val/{objective}", f"test/{objective}_per_step"} <= figures.keys()
+    assert all(math.isfinite(value) for value in figures.values())
+    assert len(rows(tmp_path, f"train/{objective}_per_step")) == 2
+    weights = read(tmp_path / "checkpoints" / "best.ckpt")["state_dict"]
+    assert all(w.dtype != torch.bfloat16 for w in weights.values())
+
+
+def test_the_filtering_bound_is_for_models_with_latents(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs latent variables, which RNN has not"):
+        train.run(configure(tmp_path, "model=rnn_gauss", "objective=fivo", "untrained=false"))
+
+
+def test_a_forecast_of_the_future_is_part_of_the_loss_only(tmp_path: Path) -> None:
+    more = ["model=vrnn_gauss", "model.posterior=smoothing"]
+    data, module = build(configure(tmp_path, *more, "model.forecast=true"))
+    batch = next(iter(data.train_dataloader()))
+    plain, cost = (
+        objective(module.model, batch.x, batch.mask, module.training_rng(0), 0)
+        for objective in (ELBO(), ELBO(forecast=0.5))
+    )
+    assert torch.equal(plain.bound, cost.bound) and torch.equal(plain.kl, cost.kl)
+    noise = module.objective.noise(module.model, batch.x, module.training_rng(0))
+    trace = module.model.trace(batch.x, batch.mask, noise=noise)
+    expected = trace.forecast.log_prob(trace.future)[batch.mask].sum()
+    torch.testing.assert_close(cost.loss, plain.loss - 0.5 * expected)
+    assert trace.future.shape == (*batch.mask.shape, 8) and not trace.future.requires_grad
+    forecaster = list(module.model.forecaster.parameters())
+    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(cost.loss, forecaster))
+
+    _, without = build(configure(tmp_path, *more))
+    with pytest.raises(ValueError, match=r"needs model\.forecast=true"):
+        ELBO(forecast=0.5)(without.model, batch.x, batch.mask, module.training_rng(0), 0)
+    with pytest.raises(InstantiationException, match=r"needs model\.posterior=smoothing"):
+        build(configure(tmp_path, "model=vrnn_gauss", "model.forecast=true"))

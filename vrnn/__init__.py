@@ -10,6 +10,9 @@ Example:
 
 from vrnn import bounds, likelihoods
 from vrnn.checkpoint import load
+from vrnn.dmm import DMM
 from vrnn.model import RNN, VRNN
+from vrnn.srnn import SRNN
+from vrnn.storn import STORN
 
-__all__ = ["RNN", "VRNN", "bounds", "likelihoods", "load"]
+__all__ = ["DMM", "RNN", "SRNN", "STORN", "VRNN", "bounds", "likelihoods", "load"]

@@ -1,13 +1,14 @@
-"""One time step of the VRNN: the only place where the latent variable meets the recurrence."""
+"""One time step: the only place where the latent variable meets the recurrence."""
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vrnn.networks import MLP, GaussianNet, Recurrence, StandardNormal, State, top
+from vrnn.networks import MLP, Gaussian, GaussianNet, Recurrence, StandardNormal, State, top
 
-__all__ = ["Step", "VRNNCell"]
+__all__ = ["Cell", "Step", "VRNNCell"]
 
 
 class Step(NamedTuple):
@@ -20,7 +21,46 @@ class Step(NamedTuple):
     state: State
 
 
-class VRNNCell(nn.Module):
+class Cell(nn.Module, ABC):
+    """What a latent variable model does at one time step.
+
+    Its state's uppermost layer, h = top(state), is all that prior, encoder and decoder see of the
+    past: h_{t-1} at step t.
+
+    Attributes:
+        prior: h (*, H) -> mean (*, Z), std (*, Z) of p(z_t | x_{<t}, z_{<t}).
+        width: H.
+    """
+
+    prior: nn.Module
+    width: int
+
+    def initial(self, batch: int) -> State:
+        """The state before the first step, zero."""
+        return (next(self.parameters()).new_zeros(1, batch, self.width),)
+
+    @abstractmethod
+    def infer(self, u: Tensor, h: Tensor) -> Gaussian:
+        """The posterior of z_t. Shapes: u (*, U), h (*, H) -> mean (*, Z), std (*, Z)."""
+
+    @abstractmethod
+    def features(self, z: Tensor, h: Tensor) -> Tensor:
+        """What decoder and recurrence see of z_t. Shapes: z (*, Z), h (*, H) -> phi_z (*, F)."""
+
+    @abstractmethod
+    def advance(self, phi_x: Tensor, phi_z: Tensor, state: State) -> State:
+        """The state after x_t and z_t, the same in training and in generation."""
+
+    def step(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Step:
+        """Infers z_t and advances. Shapes: phi_x (B, X), u (B, U), noise ~ N(0, I) (B, Z)."""
+        h = top(state)
+        mean, std = self.infer(u, h)
+        z = mean + std * noise
+        phi_z = self.features(z, h)
+        return Step(z, mean, std, phi_z, self.advance(phi_x, phi_z, state))
+
+
+class VRNNCell(Cell):
     r"""The VRNN's prior, encoder, feature map of z, and recurrence.
 
     .. math::
@@ -58,18 +98,22 @@ class VRNNCell(nn.Module):
         self.encoder = encoder
         self.phi_z = phi_z
         self.rnn = rnn
+        self.width = rnn.hidden
         self.residual = residual
 
-    def advance(self, phi_x: Tensor, phi_z: Tensor, state: State) -> State:
-        """h_t = f(phi_x(x_t), phi_z(z_t), h_{t-1}), the same in training and in generation."""
-        return self.rnn.step(torch.cat([phi_x, phi_z], dim=-1), state)
+    def initial(self, batch: int) -> State:
+        return self.rnn.initial(batch)
 
-    def step(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Step:
-        """Infers z_t and advances. Shapes: phi_x (B, X), u (B, U), noise ~ N(0, I) (B, Z)."""
-        h = top(state)
+    def infer(self, u: Tensor, h: Tensor) -> Gaussian:
         mean, std = self.encoder(torch.cat([u, h], dim=-1))
         if self.residual:
             mean = mean + self.prior(h)[0]
-        z = mean + std * noise
-        phi_z = self.phi_z(z)
-        return Step(z, mean, std, phi_z, self.advance(phi_x, phi_z, state))
+        return mean, std
+
+    def features(self, z: Tensor, h: Tensor) -> Tensor:
+        phi_z: Tensor = self.phi_z(z)
+        return phi_z
+
+    def advance(self, phi_x: Tensor, phi_z: Tensor, state: State) -> State:
+        """h_t = f(phi_x(x_t), phi_z(z_t), h_{t-1})."""
+        return self.rnn.step(torch.cat([phi_x, phi_z], dim=-1), state)

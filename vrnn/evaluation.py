@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vrnn.bounds import (
+    elbo,
     elbo_terms,
     filtering_bound,
     importance_weighted,
@@ -14,7 +15,7 @@ from vrnn.bounds import (
     paper_estimate,
     split_particles,
 )
-from vrnn.model import VRNN
+from vrnn.latent_model import LatentModel
 from vrnn.particle_filter import particle_filter
 from vrnn.sequence_model import SequenceModel
 
@@ -24,11 +25,12 @@ BOUNDS = {
     "elbo": ("elbo", "log_likelihood", "kl"),
     "iwae": ("iwae",),
     "fivo": ("fivo",),
+    "open_loop": ("open_loop",),
     "paper": ("paper",),
 }
 """The figures that belong to each bound."""
 
-DENSITIES = ("elbo", "log_likelihood", "iwae", "fivo", "paper")
+DENSITIES = ("elbo", "log_likelihood", "iwae", "fivo", "open_loop", "paper")
 """Figures that are log densities of x, and so depend on the units of x; a KL does not."""
 
 ROWS = 256
@@ -85,32 +87,44 @@ def score(
         ids: (B,), the sequences' numbers in their split, which fix their noise.
         particles: K, draws of the whole latent trajectory; one is enough for a model without
             latents.
-        bounds: keys of `BOUNDS`; for a model without latents they are all the same.
+        bounds: keys of `BOUNDS`; for a model without latents they are all the same, but it has no
+            "open_loop".
         resampling: of the particle filter behind "fivo".
 
     Returns:
         Nats per sequence, each (B,), float64: "elbo", "log_likelihood" and "kl" as means over the
         K draws; "iwae", "paper" and "fivo", the importance-weighted bound, the original script's
-        estimate and the filtering bound of K particles, the first two for K > 1 only.
+        estimate and the filtering bound of K particles, the first two for K > 1 only; "open_loop",
+        one draw of the ELBO of the model left to itself.
 
     Raises:
         FloatingPointError: if all weights of a sequence underflow or are undefined.
     """
-    if not isinstance(model, VRNN):
+    if not isinstance(model, LatentModel):
         steps = elbo_terms(model.trace(x, mask), x, mask).log_likelihood
         exact = steps.double().sum(0)
-        figures = {name: exact for bound in bounds for name in BOUNDS[bound]}
+        known = set(bounds) - {"open_loop"}
+        figures = {name: exact for bound in known for name in BOUNDS[bound]}
         return figures | {"kl": torch.zeros_like(exact)} if "elbo" in bounds else figures
     figures = {}
     if {"elbo", "iwae", "paper"} & set(bounds):
         figures |= trajectories(model, x, mask, ids, particles, seed, bounds)
     if "fivo" in bounds:
         figures["fivo"] = filtered(model, x, mask, ids, particles, seed, resampling)
+    if "open_loop" in bounds:
+        noise = sequence_noise(ids, mask, model.z_dim, range(1), seed, x.dtype)
+        figures["open_loop"] = elbo(model.open_loop(x, mask, noise), x, mask).double()
     return figures
 
 
 def filtered(
-    model: VRNN, x: Tensor, mask: Tensor, ids: Tensor, particles: int, seed: int, resampling: str
+    model: LatentModel,
+    x: Tensor,
+    mask: Tensor,
+    ids: Tensor,
+    particles: int,
+    seed: int,
+    resampling: str,
 ) -> Tensor:
     """The filtering bound of each sequence, (B,), float64."""
     scores = []
@@ -126,7 +140,7 @@ def filtered(
 
 
 def trajectories(
-    model: VRNN,
+    model: LatentModel,
     x: Tensor,
     mask: Tensor,
     ids: Tensor,

@@ -5,7 +5,6 @@ they come (`bias`), and what they mean (`forward`). To add one, write a class wi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +24,14 @@ class Likelihood(nn.Module, ABC):
     """A family of distributions over one frame x_t.
 
     Attributes:
-        kind: the kind of sequence it describes, "pen", "real" or "binary".
+        kinds: the kinds of sequence it describes, of "pen", "real", "audio" and "binary".
+        discrete: `log_prob` is the log of a probability, which has no unit of x, not of a density.
         x_dim: D, numbers in a frame.
         size: P, numbers wanted from the decoder.
     """
 
-    kind: str
+    kinds: tuple[str, ...]
+    discrete: bool = False
     x_dim: int
     size: int
 
@@ -47,8 +48,8 @@ class Likelihood(nn.Module, ABC):
             A distribution with batch shape (*) and event shape (D,), in float32 or better.
         """
 
-    def bias(self) -> Tensor:
-        """Initial bias of the decoder's outputs, (P,)."""
+    def bias(self, means: Tensor | None = None) -> Tensor:
+        """Initial bias of the decoder's outputs, (P,), given the mean frame (D,), if known."""
         return torch.zeros(self.size)
 
     def draw(self, params: Tensor, temperature: float = 1.0) -> Tensor:
@@ -69,7 +70,7 @@ class GaussianMixture(Likelihood):
         components: K.
     """
 
-    kind = "real"
+    kinds = ("real", "audio")
 
     def __init__(self, x_dim: int, components: int = 1) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class GaussianMixture(Likelihood):
         self.x_dim, self.components = x_dim, check_components(components)
         self.size = 2 * components * x_dim + mixture_logits(components)
 
-    def bias(self) -> Tensor:
+    def bias(self, means: Tensor | None = None) -> Tensor:
         n = self.components * self.x_dim
         bias = torch.zeros(self.size)
         bias[n : 2 * n] = SIGMA_BIAS
@@ -110,7 +111,7 @@ class PenMixture(Likelihood):
         components: K.
     """
 
-    kind = "pen"
+    kinds = ("pen",)
 
     def __init__(self, x_dim: int = 3, components: int = 20) -> None:
         super().__init__()
@@ -124,7 +125,7 @@ class PenMixture(Likelihood):
         self.x_dim, self.components = x_dim, check_components(components)
         self.size = 1 + 5 * components + mixture_logits(components)
 
-    def bias(self) -> Tensor:
+    def bias(self, means: Tensor | None = None) -> Tensor:
         n = 2 * self.components
         bias = torch.zeros(self.size)
         bias[1 + n : 1 + 2 * n] = SIGMA_BIAS
@@ -149,30 +150,22 @@ class PenMixture(Likelihood):
 class Bernoulli(Likelihood):
     """Independent bits, for piano rolls.
 
-    The decoder's outputs are logits, so that logits of +-1e4 stay finite.
+    The decoder's outputs are logits, so that logits of +-1e4 stay finite. Their initial bias is
+    the log-odds of the mean frame.
 
     Args:
         x_dim: D.
-        frequencies: (D,), how often each bit is set in the training data; the initial bias is its
-            log-odds.
     """
 
-    kind = "binary"
+    kinds = ("binary",)
 
-    def __init__(self, x_dim: int, frequencies: Sequence[float] | None = None) -> None:
+    def __init__(self, x_dim: int) -> None:
         super().__init__()
-        if frequencies is not None and len(frequencies) != x_dim:
-            raise ValueError(
-                f"likelihood.frequencies has {len(frequencies)} numbers for x_dim={x_dim}"
-            )
 
         self.x_dim = self.size = x_dim
-        self.frequencies = frequencies
 
-    def bias(self) -> Tensor:
-        if self.frequencies is None:
-            return super().bias()
-        return torch.as_tensor(self.frequencies, dtype=torch.get_default_dtype()).logit(eps=1e-4)
+    def bias(self, means: Tensor | None = None) -> Tensor:
+        return super().bias() if means is None else means.logit(eps=1e-4)
 
     def forward(self, params: Tensor, temperature: float = 1.0) -> Distribution:
         logits = at_least_float32(params) / temperature

@@ -1,6 +1,8 @@
 """Means over sequences and their standard errors, exact in any batching, over any processes."""
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,18 +21,37 @@ class Scores(Metric):
         sequences by
     the sum of their steps; `..._se` the standard errors of these over sequences. They are in
     standardised space; for densities, `f_raw`, `f_raw_per_step` and so on are the same in the
-    corpus's own units, and `f_paper` in those of the paper's tables where there are such.
+    corpus's own units, and `f_paper` in those of the paper's tables where there are such. Log
+    probabilities of a discrete likelihood are the same in all spaces.
+
+    Of audio, `f_per_sample` is `f_per_step` by the samples of a frame; of a discrete likelihood
+    there are also `f_bits_per_sample`, the less the better.
 
     Args:
         log_scales: log scale of every space (`vrnn.normaliser.convert`).
+        samples: numbers in a frame, where figures for each of them are of use.
+        discrete: the likelihood is one of probabilities.
     """
 
     full_state_update = False
 
-    def __init__(self, log_scales: Mapping[str, float]) -> None:
+    @classmethod
+    def of(cls, data: Mapping[str, Any], discrete: bool = False) -> "Scores":
+        """Creates the scores of data so described (`SequenceData.description`), under a discrete
+        likelihood or a density."""
+        scales = data["log_scales"]
+        samples = len(data["columns"]) if discrete or data["kind"] == "audio" else None
+        return cls(dict.fromkeys(scales, 0.0) if discrete else scales, samples, discrete)
+
+    def __init__(
+        self,
+        log_scales: Mapping[str, float],
+        samples: int | None = None,
+        discrete: bool = False,
+    ) -> None:
         super().__init__()
 
-        self.log_scales = dict(log_scales)
+        self.log_scales, self.samples, self.discrete = dict(log_scales), samples, discrete
         self.names: list[str] = []
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
@@ -47,11 +68,12 @@ class Scores(Metric):
         steps = rows[:, 1]
         result = {"sequences": float(len(rows)), "steps": float(steps.sum())}
         for name, nats in zip(self.names, rows[:, 2:].T, strict=True):
-            result |= summary(name, nats, steps)
-            for space in self.log_scales if name in DENSITIES else ():
-                if space != "standardised":
-                    converted = convert(nats, steps, self.log_scales, "standardised", space)
-                    result |= summary(f"{name}_{space}", converted, steps)
+            for space in self.log_scales if name in DENSITIES else ("standardised",):
+                converted = convert(nats, steps, self.log_scales, "standardised", space)
+                key = name if space == "standardised" else f"{name}_{space}"
+                result |= summary(key, converted, steps)
+                if self.samples is not None:
+                    result |= by_sample(key, result, self.samples, self.discrete)
         return result
 
 
@@ -64,4 +86,19 @@ def summary(name: str, nats: Tensor, steps: Tensor) -> dict[str, float]:
         residual = nats - per_step * steps
         result[f"{name}_se"] = (nats.std() / n**0.5).item()
         result[f"{name}_per_step_se"] = (residual.std() / n**0.5 / steps.mean()).item()
+    return result
+
+
+def by_sample(
+    name: str, figures: Mapping[str, float], samples: int, discrete: bool
+) -> dict[str, float]:
+    """`{name}_per_step` for each of the numbers of a frame; if they are log probabilities, in
+    bits of code length too."""
+    result = {}
+    for suffix, sign in (("", -1), ("_se", 1)):
+        if f"{name}_per_step{suffix}" in figures:
+            value = figures[f"{name}_per_step{suffix}"] / samples
+            result[f"{name}_per_sample{suffix}"] = value
+            if discrete and not name.startswith("kl"):
+                result[f"{name}_bits_per_sample{suffix}"] = sign * value / math.log(2)
     return result

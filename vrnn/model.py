@@ -6,6 +6,7 @@ from torch.distributions import Distribution
 
 from vrnn.cell import VRNNCell
 from vrnn.distributions import gaussian
+from vrnn.latent_model import LatentModel, summarise_future
 from vrnn.likelihoods import Likelihood
 from vrnn.networks import (
     GRU,
@@ -19,14 +20,14 @@ from vrnn.networks import (
 )
 from vrnn.normaliser import Normaliser
 from vrnn.sequence_model import SequenceModel, Trace, check_sizes, choose
-from vrnn.unroll import ENGINES
+from vrnn.unroll import ENGINES, Unrolled
 
 __all__ = ["RNN", "VRNN"]
 
 RECURRENCES: dict[str, type[Recurrence]] = {"lstm": LSTM, "gru": GRU}
 
 
-class VRNN(SequenceModel):
+class VRNN(LatentModel):
     """The variational recurrent neural network; `VRNNCell` has the equations.
 
     Args:
@@ -93,7 +94,7 @@ class VRNN(SequenceModel):
         # b_t, what the smoothing posterior sees of the present and the future.
         self.backward_rnn = recurrence(phi_x_dim, hidden) if posterior == "smoothing" else None
         u_dim = phi_x_dim if posterior == "filtering" else hidden
-        self.cell = VRNNCell(
+        self.cell: VRNNCell = VRNNCell(
             prior=(
                 GaussianNet(hidden, prior_dim, mlp_layers, z_dim)
                 if prior == "learned"
@@ -109,59 +110,30 @@ class VRNN(SequenceModel):
         )
 
     @property
-    def rnn(self) -> Recurrence:  # type: ignore[override]
+    def rnn(self) -> Recurrence:
         return self.cell.rnn
 
-    def trace(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        state: State | None = None,
-        noise: Tensor | None = None,
-    ) -> Trace:
-        mask = self.check(x, mask)
-        phi_x, u = self.observe(x, mask)
-        if state is None:
-            state = self.rnn.initial(x.shape[1])
-        if noise is None:
-            noise = torch.randn(*x.shape[:2], self.z_dim, device=x.device, dtype=x.dtype)
+    def unroll(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
+        return ENGINES[self.engine](self.cell, phi_x, u, state, noise)
 
-        steps = ENGINES[self.engine](self.cell, phi_x, u, state, noise)
-        return Trace(
-            posterior=gaussian(steps.mean, steps.std),
-            prior=gaussian(*self.cell.prior(steps.h)),
-            likelihood=self.likelihood(self.decode_features(steps.phi_z, steps.h)),
-            z=steps.z,
-            state=steps.state,
-            forecast=(
-                gaussian(*self.forecaster(torch.cat([steps.phi_z, steps.h], dim=-1)))
-                if self.forecaster is not None
-                else None
-            ),
-            future=u.detach() if self.forecaster is not None else None,
-        )
-
-    def observe(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What the cell sees of whole sequences, phi_x (T, B, X) and u (T, B, U)."""
-        phi_x = self.phi_x(x)
+    def observe(
+        self, x: Tensor, mask: Tensor, state: State | None = None
+    ) -> tuple[Tensor, Tensor]:
+        phi_x = self.features(x)
         if self.backward_rnn is None:
             return phi_x, phi_x
         return phi_x, summarise_future(self.backward_rnn, phi_x, mask)
 
-    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
-        mean, std = self.cell.prior(top(state))
-        return mean + std * noise, gaussian(mean, std)
-
-    def decode(self, z: Tensor, h: Tensor) -> Tensor:
-        return self.decode_features(self.cell.phi_z(z), h)
+    def densities(self, steps: Unrolled, u: Tensor) -> Trace:
+        trace = super().densities(steps, u)
+        if self.forecaster is None:
+            return trace
+        b = gaussian(*self.forecaster(torch.cat([steps.phi_z, steps.h], dim=-1)))
+        return trace._replace(forecast=b, future=u.detach())
 
     def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:
-        """As `decode`, from phi_z(z_t)."""
         params: Tensor = self.out(self.decoder(torch.cat([phi_z, h], dim=-1)))
         return params
-
-    def advance(self, x: Tensor, z: Tensor, state: State) -> State:
-        return self.cell.advance(self.phi_x(x), self.cell.phi_z(z), state)
 
 
 class RNN(SequenceModel):
@@ -210,10 +182,13 @@ class RNN(SequenceModel):
         self.check(x, mask)
         if state is None:
             state = self.rnn.initial(x.shape[1])
-        h, last = self.rnn.sequence(self.phi_x(x), state)
+        h, last = self.rnn.sequence(self.features(x), state)
         seen = torch.cat([top(state)[None], h[:-1]])
         z = x.new_zeros(*x.shape[:2], 0)
         return Trace(None, None, self.likelihood(self.decode(z, seen)), z, last)
+
+    def initial(self, batch: int) -> State:
+        return self.rnn.initial(batch)
 
     def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
         return noise, None
@@ -223,17 +198,4 @@ class RNN(SequenceModel):
         return params
 
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
-        return self.rnn.step(self.phi_x(x), state)
-
-
-def summarise_future(rnn: Recurrence, phi_x: Tensor, mask: Tensor) -> Tensor:
-    """Runs a recurrence backwards over each sequence's own steps.
-
-    Shapes: phi_x (T, B, X), mask (T, B) -> b (T, B, hidden), b_t a function of phi_x_t..phi_x_T
-        only.
-    """
-    steps = torch.arange(len(phi_x), device=phi_x.device)[:, None]
-    mirrored = torch.where(mask, mask.sum(0) - 1 - steps, steps)
-    flipped = phi_x.gather(0, mirrored[..., None].expand_as(phi_x))
-    b, _ = rnn.sequence(flipped, rnn.initial(phi_x.shape[1]))
-    return b.gather(0, mirrored[..., None].expand_as(b))
+        return self.rnn.step(self.features(x), state)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning import LightningModule
 from torch import Tensor
 
@@ -25,7 +25,8 @@ class VRNNModule(LightningModule):
     model alone.
 
     Args:
-        model: `_target_` and arguments of a `SequenceModel`.
+        model: `_target_` and arguments of a `SequenceModel`. A discrete likelihood is given the
+            `shift` and `scale` of `data`, by which it knows its levels.
         objective: `_target_` and arguments of an objective (`vrnn.objectives`).
         optim: "optimizer", and optionally "scheduler" (stepped at every update), each a
             `_target_` and arguments.
@@ -51,14 +52,16 @@ class VRNNModule(LightningModule):
             raise ValueError(f"particles must be at least 1, not {particles}")
         self.save_hyperparameters()
 
-        normaliser = Normaliser(data["shift"], data["scale"])
-        self.model = instantiate(model, normaliser=normaliser)
+        normaliser = Normaliser(
+            data["shift"], data["scale"], data.get("means"), data.get("centre", False)
+        )
+        self.model = instantiate(with_levels(model, data), normaliser=normaliser)
         self.objective = instantiate(objective)
         self.optim, self.particles, self.seed = optim, particles, seed
         self.figures: dict[str, float] = {}
         self.carried: State | None = None
-        self.val_scores = Scores(data["log_scales"])
-        self.test_scores = Scores(data["log_scales"])
+        discrete = self.model.likelihood.discrete
+        self.val_scores, self.test_scores = Scores.of(data, discrete), Scores.of(data, discrete)
 
     def configure_optimizers(self) -> Any:
         optimizer = instantiate(self.optim["optimizer"], self.model.parameters(), _convert_="all")
@@ -146,3 +149,11 @@ class VRNNModule(LightningModule):
         gathered = self.all_gather(steps)
         assert isinstance(gathered, Tensor)
         return gathered.float().mean()
+
+
+def with_levels(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The model's description, where its likelihood is discrete with the data's normaliser."""
+    likelihood = model["likelihood"]
+    if not getattr(get_class(likelihood["_target_"]), "discrete", False):
+        return model
+    return {**model, "likelihood": {**likelihood, "shift": data["shift"], "scale": data["scale"]}}

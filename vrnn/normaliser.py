@@ -14,16 +14,34 @@ class Normaliser(nn.Module):
     Args:
         shift, scale: (D,), in the corpus's own units; coordinates that stay as they are have 0
             and 1.
+        means: the mean frame (D,) of the training data, standardised, where outputs may start;
+            None where it is not known.
+        centre: phi_x sees x - means, as some models of piano rolls do.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, shift: Sequence[float], scale: Sequence[float]) -> None:
+    def __init__(
+        self,
+        shift: Sequence[float],
+        scale: Sequence[float],
+        means: Sequence[float] | None = None,
+        centre: bool = False,
+    ) -> None:
         super().__init__()
         if not all(s > 0 for s in scale):
             raise ValueError(f"a normaliser's scales must be above 0, not {list(scale)}")
 
+        if means is not None and len(means) != len(shift):
+            raise ValueError(f"a normaliser has {len(means)} means for {len(shift)} shifts")
+        if centre and means is None:
+            raise ValueError("data.centre=true needs the mean frame, which binary data give")
+
+        self.centre = centre
+        self.means: Tensor | None
+        mean_frame = None if means is None else torch.tensor(means, dtype=torch.float64)
+        self.register_buffer("means", mean_frame, persistent=False)
         self.register_buffer("shift", torch.tensor(shift, dtype=torch.float64))
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
 
@@ -34,6 +52,10 @@ class Normaliser(nn.Module):
     def standardise(self, raw: Tensor) -> Tensor:
         """Shapes: (*, D) -> (*, D), in the dtype of `raw`."""
         return ((raw - self.shift) / self.scale).to(raw.dtype)
+
+    def centred(self, x: Tensor) -> Tensor:
+        """What phi_x sees of standardised frames. Shapes: (*, D) -> (*, D)."""
+        return x - self.means.to(x) if self.centre and self.means is not None else x
 
     def raw(self, x: Tensor) -> Tensor:
         """The inverse of `standardise`. Shapes: (*, D) -> (*, D)."""

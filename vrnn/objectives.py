@@ -10,7 +10,7 @@ from torch.distributions import kl_divergence
 
 from vrnn import bounds
 from vrnn.distributions import per_dimension
-from vrnn.model import VRNN
+from vrnn.latent_model import LatentModel
 from vrnn.networks import State
 from vrnn.particle_filter import check_filter, particle_filter
 from vrnn.sequence_model import SequenceModel, choose
@@ -230,7 +230,7 @@ class FIVO(Objective):
         step: int,
         state: State | None = None,
     ) -> Loss:
-        if not isinstance(model, VRNN):
+        if not isinstance(model, LatentModel):
             raise ValueError(
                 f"objective=fivo needs latent variables, which {type(model).__name__} has not: "
                 "its likelihood is exact, objective=elbo"

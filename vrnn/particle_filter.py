@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vrnn.distributions import gaussian
-from vrnn.model import VRNN
+from vrnn.latent_model import LatentModel
 from vrnn.networks import State, at_least_float32, top
 
 __all__ = ["RESAMPLING", "Particles", "check_filter", "effective_sample_size", "particle_filter"]
@@ -33,7 +33,7 @@ class Particles(NamedTuple):
 
 
 def particle_filter(
-    model: VRNN,
+    model: LatentModel,
     x: Tensor,
     mask: Tensor,
     noise: Tensor,
@@ -66,8 +66,8 @@ def particle_filter(
     T, K, B = uniform.shape
     assert noise.shape[:2] == (T, K * B) and x.shape[:2] == (T, B) == mask.shape
 
-    phi_x, u = model.observe(x, mask)
-    state = model.rnn.initial(K * B) if state is None else state
+    phi_x, u = model.observe(x, mask, state)
+    state = model.initial(K * B) if state is None else state
     own = torch.arange(K, device=x.device)[:, None].expand(K, B)
     log_w = at_least_float32(x).new_zeros(K, B)
     rows = []

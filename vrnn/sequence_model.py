@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vrnn.likelihoods import Likelihood
-from vrnn.networks import MLP, Recurrence, State, linear, top
+from vrnn.networks import MLP, State, linear, top
 from vrnn.normaliser import Normaliser
 
 __all__ = ["Frame", "SequenceModel", "Trace", "check_sizes", "choose"]
@@ -49,7 +49,7 @@ class Frame(NamedTuple):
 
 
 class SequenceModel(nn.Module, ABC):
-    """What VRNN and RNN share: phi_x, decoder, generation, and the normaliser stored with them."""
+    """What all models share: phi_x, decoder, generation, and the normaliser stored with them."""
 
     def __init__(
         self,
@@ -74,10 +74,9 @@ class SequenceModel(nn.Module, ABC):
         self.decoder = decoder
         self.out = linear(decoder_dim, likelihood.size)
         with torch.no_grad():
-            self.out.bias.copy_(likelihood.bias())
+            self.out.bias.copy_(likelihood.bias(self.normaliser.means))
 
     z_dim: int
-    rnn: Recurrence
 
     @abstractmethod
     def trace(
@@ -98,6 +97,10 @@ class SequenceModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def initial(self, batch: int) -> State:
+        """The state before the first step."""
+
+    @abstractmethod
     def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
         """Draws z_t from the prior, with noise (B, Z) already scaled by the temperature."""
 
@@ -108,6 +111,11 @@ class SequenceModel(nn.Module, ABC):
     @abstractmethod
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
         """The state after frame x_t (B, D) and latent z_t (B, Z)."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """phi_x(x). Shapes: (*, D) -> (*, X)."""
+        features: Tensor = self.phi_x(self.normaliser.centred(x))
+        return features
 
     def stream(
         self,
@@ -132,7 +140,7 @@ class SequenceModel(nn.Module, ABC):
                 f"prime must be (T0, {batch}, {self.x_dim}), not {tuple(prime.shape)}"
             )
         if prime is None or len(prime) == 0:
-            state = self.rnn.initial(batch)
+            state = self.initial(batch)
         else:
             state = self.trace(prime).state
         scale = temperature_z**0.5
@@ -163,12 +171,26 @@ class SequenceModel(nn.Module, ABC):
             Standardised frames, (T, B, D); `model.normaliser.raw` takes them to the corpus's
             units.
         """
+        frames = self.draw_frames(steps, batch, prime, temperature_z, temperature_x, seed)
+        return torch.stack([frame.x for frame in frames])
+
+    @torch.no_grad()
+    def draw_frames(
+        self,
+        steps: int,
+        batch: int = 1,
+        prime: Tensor | None = None,
+        temperature_z: float = 1.0,
+        temperature_x: float = 1.0,
+        seed: int | None = None,
+    ) -> list[Frame]:
+        """As `generate`, but returns all of each frame."""
         devices = [self.out.weight.device] if self.out.weight.is_cuda else []
         with torch.random.fork_rng(devices, enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
             frames = self.stream(batch, prime, temperature_z, temperature_x)
-            return torch.stack([next(frames).x for _ in range(steps)])
+            return [next(frames) for _ in range(steps)]
 
     def check(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Returns the mask, all True if there is none, after asserting the shapes of both."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vrnn.cell import VRNNCell
+from vrnn.cell import Cell, VRNNCell
 from vrnn.fused import UPDATES, Load, Product, ReLU, Sample, Slot, Start, Tape
 from vrnn.networks import MLP, GaussianNet, State, at_least_float32, positive, top
 
@@ -31,9 +31,7 @@ class Unrolled(NamedTuple):
     """State after step T."""
 
 
-def unroll_plain(
-    cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor
-) -> Unrolled:
+def unroll_plain(cell: Cell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
     """Calls `cell.step` T times. Shapes: phi_x (T, B, X), u (T, B, U), noise (T, B, Z)."""
     h, steps = [], []
     for phi_x_t, u_t, noise_t in zip(phi_x, u, noise, strict=True):

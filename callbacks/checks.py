@@ -1,0 +1,59 @@
+"""Which models describe which data: refused in a sentence before training starts."""
+
+from typing import Any
+
+import numpy as np
+
+from datamodules.base import SequenceData
+from vrnn.discrete import DiscreteLikelihood
+from vrnn.sequence_model import SequenceModel
+
+__all__ = ["check_bits", "check_kind"]
+
+
+def check_bits(model: dict[str, Any], data: SequenceData) -> None:
+    """Refuses a model of mixtures where frames are bits, before it is built."""
+    if data.kind == "binary" and "components" in model["likelihood"]:
+        raise ValueError(
+            f"data={data.name} gives binary frames, of which there are no mixtures of Gaussians; "
+            "choose model=vrnn_bernoulli, rnn_bernoulli, vrnn_nade, rnn_nade, or another one that "
+            "ends in _bernoulli"
+        )
+
+
+def check_kind(model: SequenceModel, data: SequenceData, fitting: str) -> None:
+    """Refuses a model that does not describe this kind of sequence, frames of this size, or these
+    levels.
+
+    Args:
+        fitting: a likelihood that would.
+    """
+    likelihood = model.likelihood
+    if data.kind not in likelihood.kinds:
+        raise ValueError(
+            f"model.likelihood={type(likelihood).__name__} describes "
+            f"{' or '.join(likelihood.kinds)} frames, but data={data.name} gives {data.kind} "
+            f"ones; {fitting} would fit"
+        )
+    if model.x_dim != data.x_dim:
+        raise ValueError(
+            f"x.dim={model.x_dim}, but data={data.name} gives frames of {data.x_dim} numbers; "
+            "leave x.dim at its default"
+        )
+    if isinstance(likelihood, DiscreteLikelihood):
+        check_levels(likelihood, data, fitting)
+
+
+def check_levels(likelihood: DiscreteLikelihood, data: SequenceData, fitting: str) -> None:
+    """Refuses raw frames that a discrete likelihood has no levels for, by a look at a hundred."""
+    lowest, highest = likelihood.grid.lowest, likelihood.grid.highest
+    train = data.splits["train"]
+    for i in range(min(100, len(train))):
+        raw = np.asarray(train[i], np.float64)
+        off = (raw != raw.round()) | (raw < lowest) | (raw > highest)
+        if off.any():
+            raise ValueError(
+                f"model.likelihood={type(likelihood).__name__} describes whole numbers from "
+                f"{lowest} to {highest}, but data={data.name} has {raw[off][0]:g}; {fitting} "
+                "would fit"
+            )

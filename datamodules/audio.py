@@ -1,0 +1,245 @@
+"""Sound as frames of consecutive samples, and the corpora of sound files."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.archives import Archive
+from datamodules.audio_corpus import Reading, Tail, find_sounds, read_sounds
+from datamodules.audio_file import SUFFIXES
+from datamodules.base import SequenceData
+from datamodules.download import fetch
+from datamodules.problems import Missing, check_missing, report
+from datamodules.ragged import Ragged
+from datamodules.splits import SPLITS, check_shares, read_lists, shares, stem
+
+__all__ = ["AudioCorpus", "AudioFolder", "AudioFrames", "sound_moments"]
+
+log = logging.getLogger(__name__)
+
+CHUNK = 2**20
+
+
+class AudioFrames(SequenceData):
+    """Base of all sound: frames of consecutive 16-bit samples.
+
+    Args:
+        frame: D, samples a frame.
+        rate: samples a second.
+        normaliser: "global", one mean and one standard deviation of all training samples, as in
+            the paper, or "none".
+        **kwargs: of `SequenceData`.
+    """
+
+    kind = "audio"
+
+    def __init__(
+        self, frame: int = 200, rate: int = 16000, normaliser: str = "global", **kwargs: Any
+    ) -> None:
+        super().__init__(normaliser=normaliser, **kwargs)
+        if frame < 1 or rate < 1:
+            raise ValueError(f"data.frame={frame} and data.rate={rate} must be at least 1")
+
+        self.rate = float(rate)
+        self.columns = tuple(map(str, range(frame)))
+
+    def statistics(self, train: Ragged) -> tuple[np.ndarray, np.ndarray]:
+        if self.normaliser not in ("global", "none"):
+            raise ValueError(f"data.normaliser={self.normaliser} is not one of global, none")
+        if self.normaliser == "none":
+            return np.zeros(self.x_dim), np.ones(self.x_dim)
+        mean, std = sound_moments(train)
+        if std == 0:
+            raise ValueError(
+                f"data={self.name}: the training split is silent, all its samples are {mean:g}"
+            )
+        return np.full(self.x_dim, mean), np.full(self.x_dim, std)
+
+
+class AudioCorpus(AudioFrames):
+    """Base of the corpora of sound files; a subclass says which files they are and splits them.
+
+    Args:
+        root: folder of the corpus, or one above it.
+        lists: published lists, in place of the corpus's own split: a folder with one text file
+            each whose name has the corpus's name and "train", "valid" and "test" in it, or a csv
+            file with a line `name,split` each. None for the corpus's own.
+        tail: "drop" samples that do not fill a frame, or "fill" it with zeros.
+        cache: folder of the samples as read; None for <root>/.vrnn-cache.
+        split_seed: of the choice of validation and test files, where that is left to chance.
+        missing: what to do about files that cannot be used, and about those that a list or the
+            published counts name and the folder lacks: "error" or "skip".
+        processes: how many read the files; None for one each core.
+        download: get the corpus first, where it is not in `root` and its licence allows.
+        **kwargs: of `AudioFrames`.
+    """
+
+    source: str
+    """Where the corpus is from, a clause of an error message."""
+    example: str
+    """The path of one of its files."""
+    archives: Mapping[str, Archive] = {}
+    """What `download` gets, by the part of the corpus that is in it."""
+
+    def __init__(
+        self,
+        root: str | Path,
+        lists: str | Path | None = None,
+        tail: Tail = "drop",
+        cache: str | Path | None = None,
+        split_seed: int = 0,
+        missing: Missing = "error",
+        processes: int | None = None,
+        download: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if tail not in ("drop", "fill"):
+            raise ValueError(f"data.tail={tail} is not one of drop, fill")
+        check_missing(missing)
+        if processes is not None and processes < 1:
+            raise ValueError(f"data.processes must be at least 1, not {processes}")
+        if download and not self.archives:
+            raise ValueError(f"data={self.name} cannot be downloaded: {self.source}")
+
+        self.root = Path(root).expanduser()
+        self.lists = Path(lists).expanduser() if lists is not None else None
+        self.cache = Path(cache).expanduser() if cache is not None else self.root / ".vrnn-cache"
+        self.reading = Reading(int(self.rate), self.x_dim, tail)
+        self.split_seed, self.missing, self.processes = split_seed, missing, processes
+        self.download = download
+
+    @abstractmethod
+    def parts(self, files: Mapping[str, str]) -> dict[str, list[str]]:
+        """Splits the corpus's files, given as paths by identifier: identifiers by split."""
+
+    def identifier(self, path: str) -> str | None:
+        """What lists call this file; None if it is not of the corpus. The path may be a list's."""
+        return stem(path)
+
+    def wanted_archives(self) -> list[Archive]:
+        return list(self.archives.values())
+
+    def prepare_data(self) -> None:
+        if self.download:
+            for archive in self.wanted_archives():
+                fetch(archive, self.root)
+
+    def files(self) -> dict[str, str]:
+        """The corpus's files in `root`: paths by identifier, in order of the paths."""
+        found: dict[str, str] = {}
+        for path in find_sounds(self.root):
+            identifier = self.identifier(path)
+            if identifier is not None:
+                other = found.setdefault(identifier, path)
+                if other != path:
+                    log.debug("%s: taken for another copy of %s", path, other)
+        if not found:
+            offer = " get it by data.download=true, or" if self.archives else ""
+            raise FileNotFoundError(
+                f"there is no {self.name} in {self.root.absolute()}: looked for sound files such "
+                f"as {self.example}. {self.source};{offer} name its folder by data.root=<folder>"
+            )
+        return found
+
+    def load(self) -> dict[str, Ragged]:
+        files = self.files()
+        parts = self.listed(files) if self.lists is not None else self.parts(files)
+        sounds = self.read([files[i] for part in parts.values() for i in part])
+        place = {key: n for n, key in enumerate(sounds.keys)}
+        paths = {split: [files[i] for i in part] for split, part in parts.items()}
+        return {
+            split: sounds.select(
+                [place[path] for path in dict.fromkeys(paths[split]) if path in place]
+            )
+            for split in SPLITS
+        }
+
+    def read(self, names: Sequence[str]) -> Ragged:
+        unique = sorted(set(names))
+        if not unique:
+            raise ValueError(f"data={self.name}: no file in {self.root.absolute()} is in a split")
+        return read_sounds(
+            self.root, unique, self.cache, self.reading, self.missing, self.processes
+        )
+
+    def listed(self, files: Mapping[str, str]) -> dict[str, list[str]]:
+        """The split by lists, whose entries are identifiers, or names of files without folders."""
+        assert self.lists is not None
+        entries = read_lists(self.lists, self.name)
+        by_stem: dict[str, list[str]] = {}
+        for identifier, path in files.items():
+            by_stem.setdefault(stem(path), []).append(identifier)
+        parts: dict[str, list[str]] = {}
+        absent = []
+        for split, names in entries.items():
+            parts[split] = []
+            for name in names:
+                found = self.identifier(name)
+                matches = (
+                    [found]
+                    if found is not None and found in files
+                    else by_stem.get(stem(name), [])
+                )
+                if len(matches) > 1:
+                    raise ValueError(
+                        f"{self.lists}: {name} may be {files[matches[0]]} or {files[matches[1]]}; "
+                        "lists must name files with their folders where names recur"
+                    )
+                parts[split] += [str(match) for match in matches]
+                absent += [] if matches else [name]
+        self.report_absent(absent, sum(map(len, entries.values())))
+        return parts
+
+    def report_absent(self, absent: Sequence[str], total: int) -> None:
+        report([f"{name} is not in {self.root}" for name in absent], total, self.missing)
+
+
+class AudioFolder(AudioCorpus):
+    """Any folder of sound files, split at random by file; `splits.csv` in it decides otherwise.
+
+    Args:
+        shares: of validation and test files.
+        **kwargs: of `AudioCorpus`.
+    """
+
+    name = "audio_folder"
+    example = f"any name that ends in {', '.join(SUFFIXES)}"
+    source = "It is a folder of your own"
+
+    def __init__(
+        self, root: str | Path, shares: tuple[float, float] = (0.05, 0.05), **kwargs: Any
+    ) -> None:
+        super().__init__(root, **kwargs)
+        self.shares = check_shares(shares)
+        if self.lists is None and (self.root / "splits.csv").is_file():
+            self.lists = self.root / "splits.csv"
+
+    def identifier(self, path: str) -> str | None:
+        return path
+
+    def parts(self, files: Mapping[str, str]) -> dict[str, list[str]]:
+        return shares(list(files), *self.shares, self.split_seed)
+
+
+def sound_moments(sequences: Ragged) -> tuple[float, float]:
+    """Mean and standard deviation of all samples, exact up to the last rounding.
+
+    Sums of a chunk are whole numbers below 2^53, hence exact in float64, and the sum of chunks is
+    one of Python's integers.
+    """
+    n = total = square = 0
+    rows = max(1, CHUNK // sequences.values.shape[1])
+    for i, length in enumerate(sequences.lengths):
+        for start in range(0, int(length), rows):
+            x = sequences.piece(i, start, start + rows).astype(np.float64).reshape(-1)
+            n += len(x)
+            total += int(x.sum())
+            square += int(x @ x)
+    return total / n, float(np.sqrt((n * square - total**2) / n**2))

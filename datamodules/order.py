@@ -1,0 +1,160 @@
+"""Which pieces of which sequences make up a batch, and in what order the batches come."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+__all__ = ["LengthBatches", "Pieces", "StreamBatches"]
+
+
+class Pieces(NamedTuple):
+    """The pieces of one batch, one a row, each (B,)."""
+
+    sequence: np.ndarray
+    """Which sequence it is cut from; -1 where a stream's row has come to its end before the
+    others."""
+    start: np.ndarray
+    """Its first frame in that sequence."""
+    steps: np.ndarray
+    """How many frames it has."""
+    seed: np.ndarray | None = None
+    """Of whatever changes it at random, another one in every epoch; None in evaluation."""
+    continues: np.ndarray | None = None
+    """True where it goes on from the piece that the row had in the batch before; None where all
+    rows are sequences of their own."""
+
+
+class LengthBatches(Sampler[Pieces]):
+    """Batches of sequences of similar length, a function of seed and epoch alone.
+
+    Shuffled: sequences are permuted, sorted by length inside pools of 32 batches, cut into
+    batches, and the batches permuted. All ranks get the same number of batches, the last ones
+    filled up from the first where they do not divide. Not shuffled: every sequence exactly once
+    over all ranks, longest first.
+
+    Args:
+        lengths: (N,), frames of each sequence.
+        rank, world: this process and how many there are.
+        max_steps: frames that longer sequences are cut to; None for no limit.
+        crop: which frames these are, those at the "start" or a "random" piece.
+    """
+
+    pool = 32
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        max_steps: int | None = None,
+        crop: str = "start",
+    ) -> None:
+        self.lengths, self.batch_size, self.shuffle = lengths, batch_size, shuffle
+        self.seed, self.rank, self.world = seed, rank, world
+        self.max_steps, self.crop = max_steps, crop
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of every epoch, after a resume too."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Pieces]:
+        batches = self.plan()
+        steps = self.lengths if self.max_steps is None else self.lengths.clip(max=self.max_steps)
+        start, seed = np.zeros_like(steps), None
+        if self.shuffle:
+            batches += batches[: -len(batches) % self.world]
+            rng = np.random.default_rng([self.seed, self.epoch, 1])
+            seed = rng.integers(2**63, size=len(steps))
+            if self.crop == "random":
+                start = rng.integers(self.lengths - steps + 1)
+        for batch in batches[self.rank :: self.world]:
+            yield Pieces(batch, start[batch], steps[batch], None if seed is None else seed[batch])
+
+    def __len__(self) -> int:
+        batches = -(-len(self.lengths) // self.batch_size)
+        if self.shuffle:
+            return -(-batches // self.world)
+        return len(range(self.rank, batches, self.world))
+
+    def plan(self) -> list[np.ndarray]:
+        """All ranks' batches of this epoch, in order."""
+        if not self.shuffle:
+            order = np.argsort(-self.lengths, kind="stable")
+            return cut(order, self.batch_size)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.lengths))
+        pools = cut(order, self.batch_size * self.pool)
+        ordered = np.concatenate(
+            [pool[np.argsort(-self.lengths[pool], kind="stable")] for pool in pools]
+        )
+        batches = cut(ordered, self.batch_size)
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+class StreamBatches(Sampler[Pieces]):
+    """Every sequence cut into windows, laid end to end on as many rows as a batch has, over all
+    ranks, for truncated back-propagation.
+
+    Batch j holds the j-th window of every row. A row goes on from its last window unless a new
+    sequence begins, or `reset` batches have passed since it was last started anew. The order is
+    that of the sequences, the same in every epoch, as in the original code.
+
+    Args:
+        lengths: (N,), frames of each sequence.
+        window: frames of a window; a sequence's last one is shorter where it does not divide.
+        batch_size: rows of this rank.
+        reset: batches after which all rows start anew.
+        rank, world: this process and how many there are.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        window: int,
+        batch_size: int,
+        reset: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.lengths, self.window, self.reset = lengths, window, reset
+        counts = -(-lengths // window)
+        self.sequence = np.repeat(np.arange(len(lengths)), counts)
+        before = np.repeat(counts.cumsum() - counts, counts)
+        self.start = window * (np.arange(len(self.sequence)) - before)
+        # Rows differ by one window at most, the longer ones first.
+        rows = batch_size * world
+        whole, rest = divmod(len(self.sequence), rows)
+        bounds = whole * np.arange(rows + 1) + np.minimum(np.arange(rows + 1), rest)
+        own = slice(rank * batch_size, (rank + 1) * batch_size)
+        self.first, self.last = bounds[:-1][own], bounds[1:][own]
+        self.batches = -(-len(self.sequence) // rows)
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[Pieces]:
+        return (self.batch(j) for j in range(self.batches))
+
+    def batch(self, j: int) -> Pieces:
+        """The j-th window of every row of this rank."""
+        place = self.first + j
+        there = place < self.last
+        place = np.where(there, place, 0)
+        sequence, start = self.sequence[place], self.start[place]
+        steps = np.minimum(self.lengths[sequence] - start, self.window)
+        return Pieces(
+            sequence=np.where(there, sequence, -1),
+            start=start,
+            steps=np.where(there, steps, 0),
+            continues=there & (start > 0) & (j % self.reset > 0),
+        )
+
+
+def cut(order: np.ndarray, size: int) -> list[np.ndarray]:
+    return [order[i : i + size] for i in range(0, len(order), size)]
