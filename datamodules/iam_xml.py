@@ -57,7 +57,7 @@ def parse_line(path: Path) -> np.ndarray:
         points: np.ndarray = parser.close()
     except KeyError as error:
         raise ValueError(f"{path}: a point without {error}") from error
-    except (ParseError, ValueError, OverflowError) as error:
+    except (ParseError, ValueError, OverflowError, LookupError) as error:
         raise ValueError(f"{path}: {error}") from error
 
     return points

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,19 @@ __all__ = ["Ragged", "cache_folder", "cached"]
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+
+# What NumPy and json raise on a file that is not whole, whatever its header has become.
+DAMAGED = (
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    SyntaxError,
+    OverflowError,
+    MemoryError,
+    AttributeError,
+    tokenize.TokenError,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,8 +232,9 @@ class Ragged:
                 keys=meta["keys"],
                 labels={name: _load(folder / f"label-{name}.npy") for name in meta["labels"]},
             )
-        except (ValueError, KeyError, TypeError, EOFError) as error:
-            raise ValueError(f"{folder} is damaged: {error}") from error
+        except DAMAGED as error:
+            why = " ".join(str(error).split())
+            raise ValueError(f"{folder} is damaged: {why}") from error
 
 
 def cache_folder(folder: Path, fingerprint: Mapping[str, object]) -> Path:

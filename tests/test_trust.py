@@ -57,6 +57,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def data_options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    few = ["data.lines=2", "data.val_lines=1", "data.test_lines=1"]
+    options: dict[str, Any] = plain(configure(tmp_path_factory.mktemp("data"), *few))["data"]
+    return options
+
+
 def damaged(content: bytes, damage: list[tuple[str, float, int]]) -> bytes:
     data = bytearray(content)
     for kind, where, value in damage:
@@ -133,11 +140,13 @@ def test_checkpoints_that_describe_something_else(
 
 @given(where=WHERE, junk=JUNK)
 @MANY
-def test_configurations_with_junk_in_them(where: list[float], junk: object, run: Path) -> None:
+def test_configurations_with_junk_in_them(
+    where: list[float], junk: object, data_options: dict[str, Any]
+) -> None:
     """A value of the data's description, as a checkpoint or a configuration file brings it."""
-    nodes = plain(configure(run, "data.lines=2", "data.val_lines=1", "data.test_lines=1"))
-    options = mutate(nodes["data"], where[:1], junk)
-    options["lines"] = min(options["lines"], 3) if isinstance(options["lines"], int) else 2
+    options = mutate(data_options, where[:1], junk)
+    for key in ("lines", "val_lines", "test_lines"):
+        options[key] = min(options[key], 3) if isinstance(options[key], int) else options[key]
     description: dict[str, Any] = {"module": options, "shift": [0.0] * 3, "scale": [1.0] * 3}
     try:
         check_types(options)
