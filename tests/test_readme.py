@@ -53,7 +53,7 @@ def small(words: list[str], corpora: Path, folder: Path) -> list[str]:
     """What makes a training small and keeps it below a folder."""
     if "data=iam" in words or any(word.startswith("experiment=paper/iam") for word in words):
         few = [f"data.cache={folder}/cache", "data.split=holdout"]
-    elif "data=audio_folder" in words:
+    elif {"data=audio_folder", "data=fsdd"} & set(words):
         few = [f"data.cache={folder}/cache"]
     elif "experiment=first_speech" in words:
         few = [f"data.{name}=3" for name in ("utterances", "val_utterances", "test_utterances")]
