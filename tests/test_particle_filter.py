@@ -9,7 +9,7 @@ import torch
 from linear_gaussian import all_of
 from state_space import StateSpace, best_step_by_step, draw, filtering
 
-from vrnn import DMM, SRNN, STORN, VRNN, bounds
+from vrnn import DMM, RNN, SRNN, STORN, VRNN, bounds
 from vrnn.evaluation import score, sequence_noise
 from vrnn.likelihoods import Bernoulli, PenMixture
 from vrnn.objectives import ELBO, FIVO, IWAE
@@ -294,3 +294,23 @@ def test_impossible_options_are_refused(make_model, batch):
     ):
         with pytest.raises(ValueError, match=r"particles|resampling|threshold"):
             kind(**options)
+
+
+def test_more_particles_than_memory_holds_are_refused(model, batch, monkeypatch):
+    x, mask = batch
+    monkeypatch.setattr("vrnn.evaluation.free_memory", lambda: 6 * 4 * 12 * 500)
+    score(model, x, mask, torch.arange(3), 500, bounds=["fivo"])
+    with pytest.raises(ValueError, match=r"1,000 particles over 6 steps.* 500 would fit"):
+        score(model, x, mask, torch.arange(3), 1000, bounds=["fivo"])
+
+
+def test_without_latents_every_wanted_bound_is_the_likelihood(make_model, batch):
+    x, mask = batch
+    model = make_model(RNN, PenMixture(components=2))
+    exact = model.trace(x).likelihood.log_prob(x)
+    for wanted in (["fivo"], ["open_loop"], ["elbo", "iwae"]):
+        figures = score(model, x, mask, torch.arange(3), 8, bounds=wanted)
+        assert "elbo" in figures and "open_loop" not in figures
+        for name, value in figures.items():
+            expected = torch.where(mask, exact, 0.0).sum(0) * (name != "kl")
+            torch.testing.assert_close(value, expected)

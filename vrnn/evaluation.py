@@ -1,5 +1,6 @@
 """Scores of sequences under a model, the same whatever their batch, padding or process."""
 
+import os
 from collections.abc import Collection, Iterator
 
 import numpy as np
@@ -87,8 +88,8 @@ def score(
         ids: (B,), the sequences' numbers in their split, which fix their noise.
         particles: K, draws of the whole latent trajectory; one is enough for a model without
             latents.
-        bounds: keys of `BOUNDS`; for a model without latents they are all the same, but it has no
-            "open_loop".
+        bounds: keys of `BOUNDS`; for a model without latents they are all the same, and "elbo"
+            always among them, but it has no "open_loop".
         resampling: of the particle filter behind "fivo".
 
     Returns:
@@ -98,14 +99,15 @@ def score(
         one draw of the ELBO of the model left to itself.
 
     Raises:
+        ValueError: if the particles of a single sequence need more memory than there is.
         FloatingPointError: if all weights of a sequence underflow or are undefined.
     """
     if not isinstance(model, LatentModel):
         steps = elbo_terms(model.trace(x, mask), x, mask).log_likelihood
         exact = steps.double().sum(0)
-        known = set(bounds) - {"open_loop"}
+        known = {"elbo", *bounds} - {"open_loop"}
         figures = {name: exact for bound in known for name in BOUNDS[bound]}
-        return figures | {"kl": torch.zeros_like(exact)} if "elbo" in bounds else figures
+        return figures | {"kl": torch.zeros_like(exact)}
     figures = {}
     if {"elbo", "iwae", "paper"} & set(bounds):
         figures |= trajectories(model, x, mask, ids, particles, seed, bounds)
@@ -127,6 +129,7 @@ def filtered(
     resampling: str,
 ) -> Tensor:
     """The filtering bound of each sequence, (B,), float64."""
+    check_memory(len(x), particles, model.z_dim)
     scores = []
     for part in chunks(len(ids), FILTER_ROWS // particles):
         columns = slice(part.start, part.stop)
@@ -169,6 +172,22 @@ def trajectories(
         figures["paper"] = paper_estimate(weights)
     wanted = {name for bound in bounds for name in BOUNDS[bound]}
     return {name: value for name, value in figures.items() if name in wanted}
+
+
+def check_memory(steps: int, particles: int, z_dim: int) -> None:
+    """Refuses more particles of one sequence than memory holds: of each step their noise, twice
+    while it is drawn, and what the filter remembers."""
+    needed = 4 * steps * particles * (2 * z_dim + 8)
+    if needed > (free := free_memory()):
+        raise ValueError(
+            f"{particles:,} particles over {steps:,} steps need {needed / 2**30:,.1f} GiB, but "
+            f"{free / 2**30:,.1f} are free: {int(particles * free / needed):,} would fit (--k)"
+        )
+
+
+def free_memory() -> int:
+    """Bytes of main memory that are free."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_weights(log_w: Tensor, ids: Tensor) -> None:
