@@ -258,7 +258,7 @@ def kill_at_random(folder: Path, times: int, seed: int, *options: str) -> list[i
             if list(folder.glob("checkpoints/*.partial")):
                 break
         process.kill()
-        process.wait()
+        process.communicate()
         found = find_last(folder)
         updates.append(0 if found is None else int(read(found)["global_step"]))
     process = start(folder, *options)
