@@ -40,8 +40,8 @@ SHAPES = {
     "carried": [
         "trainer.max_epochs=2",
         "trainer.limit_train_batches=6",
-        "+data.window=20",
-        "+data.carry=3",
+        "data.window=20",
+        "data.carry=3",
         "data.max_steps=null",
     ],
 }

@@ -14,7 +14,7 @@ from datamodules.ragged import Ragged
 from vrnn import bounds
 
 LENGTHS = [23, 4, 9, 1, 17, 12]
-OPTIONS = ["model=vrnn_gauss", "data.lines=6", "+data.window=5", "+data.carry=3"]
+OPTIONS = ["model=vrnn_gauss", "data.lines=6", "data.window=5", "data.carry=3"]
 
 
 class Counting(SequenceData):
