@@ -1,5 +1,10 @@
 """Fixtures that several test modules share."""
 
+import os
+
+# Small models are fastest on one thread, and several processes then do not wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from helpers import Command
