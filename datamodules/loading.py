@@ -24,6 +24,11 @@ def load_data(description: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
         ValueError: if the description names no data module of this package, or an override
             names an option that the module has not.
     """
+    missing = {"module", "columns", "shift", "scale"} - description.keys()
+    if missing:
+        raise ValueError(
+            f"the checkpoint's description of its data lacks {', '.join(sorted(missing))}"
+        )
     options = dict(description["module"])
     target = options.pop("_target_", None)
     for override in overrides:

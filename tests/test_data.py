@@ -249,3 +249,11 @@ def test_a_trained_model_brings_its_own_normaliser(tmp_path: Path) -> None:
     assert elsewhere.splits["train"].values.shape != data.splits["train"].values.shape
     np.testing.assert_array_equal(elsewhere.shift, data.shift)
     np.testing.assert_array_equal(elsewhere.scale, data.scale)
+
+
+def test_a_description_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    data, _ = build(configure(tmp_path))
+    whole = {**data.description(), "module": {"_target_": "datamodules.handwriting.IAM"}}
+    for key in ("module", "columns", "shift", "scale"):
+        with pytest.raises(ValueError, match=f"description of its data lacks {key}"):
+            load_data({name: value for name, value in whole.items() if name != key})

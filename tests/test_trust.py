@@ -148,6 +148,7 @@ def test_configurations_with_junk_in_them(
     for key in ("lines", "val_lines", "test_lines"):
         options[key] = min(options[key], 3) if isinstance(options[key], int) else options[key]
     description: dict[str, Any] = {"module": options, "shift": [0.0] * 3, "scale": [1.0] * 3}
+    description["columns"] = ["pen", "dx", "dy"]
     try:
         check_types(options)
         load_data(description)
