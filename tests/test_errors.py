@@ -171,4 +171,4 @@ def test_types_are_checked_where_they_are_declared(tmp_path: Path) -> None:
 def test_a_checkpoint_names_only_data_modules_of_this_package() -> None:
     for target in ("os.system", "datamodules.base.np.load", "datamodules.base.Ragged", None, 3):
         with pytest.raises(ValueError, match="no data module of this package"):
-            load_data({"module": {"_target_": target}})
+            load_data({"module": {"_target_": target}, "columns": [], "shift": [], "scale": []})
