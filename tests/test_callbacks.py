@@ -18,6 +18,7 @@ import train
 from callbacks.drawing import draw, draw_latents
 from callbacks.gradients import Gradients
 from callbacks.latents import Latents
+from callbacks.max_norm import MaxNorm, incoming
 from callbacks.tables import scores_tables
 from callbacks.throughput import Throughput
 from callbacks.tracking import key_configured, wandb_logger
@@ -195,3 +196,42 @@ def test_wandb_holds_the_configuration_and_the_figures_of_a_run(tmp_path: Path) 
     for word in ("val/elbo", "test/elbo_per_step", "train/grad_norm", "vrnn.VRNN", "parameters"):
         assert word in text, word
     assert list(folder.rglob("*.png")), "the pictures are in the run, too"
+
+
+def test_max_norm_bounds_the_weights_from_each_input_but_not_the_recurrent_ones(
+    tmp_path: Path,
+) -> None:
+    data, module = build(configure(tmp_path))
+    model = module.model
+    rnn, encoder = model.rnn, model.cell.encoder.hidden[0]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(100)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    MaxNorm(1.9365).on_train_batch_end(None, module, None, None, 0)
+    phi_x, phi_z = rnn.parents
+    for weight, old in (
+        (rnn.input_weights[0], before["cell.rnn.input_weights.0"]),
+        (encoder.weight, before["cell.encoder.hidden.0.weight"]),
+    ):
+        width = phi_x if weight is rnn.input_weights[0] else encoder.parents[0]
+        for new, was in ((weight[:, :width], old[:, :width]), (weight[:, width:], old[:, width:])):
+            assert was.norm(dim=1).min() > 1.9365
+            torch.testing.assert_close(new.norm(dim=1), torch.full((len(new),), 1.9365))
+            torch.testing.assert_close(
+                new / new.norm(dim=1, keepdim=True), was / was.norm(dim=1, keepdim=True)
+            )
+    assert torch.equal(rnn.hidden_weights[0], before["cell.rnn.hidden_weights.0"])
+    assert torch.equal(model.out.bias, before["out.bias"])
+    # All matrices of the model but the recurrent one, each number once.
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    assert sum(w.numel() for w in incoming(model)) == matrices - rnn.hidden_weights[0].numel()
+
+
+def test_max_norm_leaves_smaller_weights_bit_for_bit(tmp_path: Path) -> None:
+    data, module = build(configure(tmp_path))
+    before = {name: p.detach().clone() for name, p in module.model.named_parameters()}
+    MaxNorm(100.0).on_train_batch_end(None, module, None, None, 0)
+    assert all(torch.equal(p, before[name]) for name, p in module.model.named_parameters())
+    with pytest.raises(ValueError, match="callbacks.max_norm.norm must be above 0"):
+        MaxNorm(0.0)

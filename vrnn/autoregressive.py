@@ -17,7 +17,7 @@ from torch.nn.functional import softplus
 from torch.utils.checkpoint import checkpoint
 
 from vrnn.likelihoods import Bernoulli, GaussianMixture, Likelihood
-from vrnn.networks import GRU, State, at_least_float32, linear
+from vrnn.networks import GRU, Linear, State, at_least_float32
 
 __all__ = [
     "Autoregressive",
@@ -235,7 +235,7 @@ class AutoregressiveGaussianMixture(AutoregressiveLikelihood):
         self.size = hidden + self.blocks * context
         self.each = GaussianMixture(1, components)
         self.rnn = GRU(block + context, hidden)
-        self.out = linear(hidden + context, block * self.each.size)
+        self.out = Linear(hidden + context, block * self.each.size)
         self.kept = self.blocks * 6 * hidden + x_dim * 3 * self.each.size
         with torch.no_grad():
             self.out.bias.copy_(self.each.bias().repeat(block))

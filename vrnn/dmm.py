@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from vrnn.cell import Cell
 from vrnn.latent_model import LatentModel, summarise_future
 from vrnn.likelihoods import Likelihood
-from vrnn.networks import GRU, MLP, SIGMA_BIAS, Gaussian, State, at_least_float32, linear, positive
+from vrnn.networks import GRU, MLP, SIGMA_BIAS, Gaussian, Linear, State, at_least_float32, positive
 from vrnn.normaliser import Normaliser
 from vrnn.sequence_model import check_sizes
 
@@ -28,9 +28,9 @@ class GatedTransition(nn.Module):
     def __init__(self, z_dim: int, width: int, layers: int) -> None:
         super().__init__()
 
-        self.gate = nn.Sequential(MLP(z_dim, width, layers), linear(width, z_dim), nn.Sigmoid())
-        self.proposal = nn.Sequential(MLP(z_dim, width, layers), linear(width, z_dim))
-        self.mean, self.std = linear(z_dim, z_dim), linear(z_dim, z_dim)
+        self.gate = nn.Sequential(MLP(z_dim, width, layers), Linear(width, z_dim), nn.Sigmoid())
+        self.proposal = nn.Sequential(MLP(z_dim, width, layers), Linear(width, z_dim))
+        self.mean, self.std = Linear(z_dim, z_dim), Linear(z_dim, z_dim)
         with torch.no_grad():
             nn.init.eye_(self.mean.weight)
             self.std.bias.fill_(SIGMA_BIAS)
@@ -53,8 +53,8 @@ class Combiner(nn.Module):
     def __init__(self, z_dim: int, hidden: int) -> None:
         super().__init__()
 
-        self.past = linear(z_dim, hidden)
-        self.out = linear(hidden, 2 * z_dim)
+        self.past = Linear(z_dim, hidden)
+        self.out = Linear(hidden, 2 * z_dim)
         with torch.no_grad():
             self.out.bias[z_dim:] = SIGMA_BIAS
 

@@ -84,7 +84,7 @@ class VRNN(LatentModel):
             likelihood,
             normaliser,
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
-            decoder=MLP(phi_z_dim + hidden, decoder_dim, mlp_layers),
+            decoder=MLP((phi_z_dim, hidden), decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
         )
 
@@ -100,13 +100,13 @@ class VRNN(LatentModel):
                 if prior == "learned"
                 else StandardNormal(z_dim)
             ),
-            encoder=GaussianNet(u_dim + hidden, encoder_dim, mlp_layers, z_dim),
+            encoder=GaussianNet((u_dim, hidden), encoder_dim, mlp_layers, z_dim),
             phi_z=MLP(z_dim, phi_z_dim, mlp_layers),
-            rnn=recurrence(phi_x_dim + phi_z_dim, hidden, rnn_layers),
+            rnn=recurrence((phi_x_dim, phi_z_dim), hidden, rnn_layers),
             residual=residual,
         )
         self.forecaster = (
-            GaussianNet(phi_z_dim + hidden, decoder_dim, mlp_layers, hidden) if forecast else None
+            GaussianNet((phi_z_dim, hidden), decoder_dim, mlp_layers, hidden) if forecast else None
         )
 
     @property

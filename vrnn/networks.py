@@ -12,11 +12,11 @@ __all__ = [
     "MLP",
     "Gaussian",
     "GaussianNet",
+    "Linear",
     "Recurrence",
     "StandardNormal",
     "State",
     "at_least_float32",
-    "linear",
     "positive",
     "top",
 ]
@@ -50,15 +50,23 @@ def positive(a: Tensor) -> Tensor:
     return F.softplus(at_least_float32(a)) + SIGMA_FLOOR
 
 
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """Creates a dense layer with the initialisation of the original code.
+class Linear(nn.Linear):
+    """A dense layer with the initialisation of the original code.
 
     Weights are uniform in (-0.08, 0.08) whatever the fan-in, biases zero.
+
+    Args:
+        inputs: width of the input, or of each of several that lie side by side; the original has
+            a matrix for each, which `callbacks.max_norm` asks for.
     """
-    layer = nn.Linear(inputs, outputs)
-    nn.init.uniform_(layer.weight, -0.08, 0.08)
-    nn.init.zeros_(layer.bias)
-    return layer
+
+    def __init__(self, inputs: int | tuple[int, ...], outputs: int) -> None:
+        parents = (inputs,) if isinstance(inputs, int) else inputs
+        super().__init__(sum(parents), outputs)
+
+        self.parents = parents
+        nn.init.uniform_(self.weight, -0.08, 0.08)
+        nn.init.zeros_(self.bias)
 
 
 class MLP(nn.Sequential):
@@ -67,15 +75,9 @@ class MLP(nn.Sequential):
     Shapes: (*, inputs) -> (*, width).
     """
 
-    def __init__(self, inputs: int, width: int, layers: int = 1) -> None:
+    def __init__(self, inputs: int | tuple[int, ...], width: int, layers: int = 1) -> None:
         sizes = [inputs] + [width] * layers
-        super().__init__(
-            *(
-                module
-                for n, m in zip(sizes[:-1], sizes[1:], strict=True)
-                for module in (linear(n, m), nn.ReLU())
-            )
-        )
+        super().__init__(*(module for n in sizes[:-1] for module in (Linear(n, width), nn.ReLU())))
 
 
 class GaussianNet(nn.Module):
@@ -87,11 +89,13 @@ class GaussianNet(nn.Module):
     with a the MLP's last hidden layer. Shapes: (*, inputs) -> mean (*, outputs), std (*, outputs).
     """
 
-    def __init__(self, inputs: int, width: int, layers: int, outputs: int) -> None:
+    def __init__(
+        self, inputs: int | tuple[int, ...], width: int, layers: int, outputs: int
+    ) -> None:
         super().__init__()
 
         self.hidden = MLP(inputs, width, layers)
-        self.out = linear(width, 2 * outputs)
+        self.out = Linear(width, 2 * outputs)
         with torch.no_grad():
             self.out.bias[outputs:] = SIGMA_BIAS
 
@@ -123,7 +127,7 @@ class Recurrence(nn.Module, ABC):
     zero, the forget gate's included (original code).
 
     Args:
-        inputs: width of the bottom layer's input.
+        inputs: width of the bottom layer's input, or of each of several side by side.
         hidden: units of each layer.
         layers: number of layers; layer l reads h of layer l - 1 at the same step.
     """
@@ -131,11 +135,12 @@ class Recurrence(nn.Module, ABC):
     gates: int
     tensors: int
 
-    def __init__(self, inputs: int, hidden: int, layers: int = 1) -> None:
+    def __init__(self, inputs: int | tuple[int, ...], hidden: int, layers: int = 1) -> None:
         super().__init__()
 
-        self.inputs, self.hidden, self.layers = inputs, hidden, layers
-        sizes = [inputs] + [hidden] * (layers - 1)
+        self.parents = (inputs,) if isinstance(inputs, int) else inputs
+        self.inputs, self.hidden, self.layers = sum(self.parents), hidden, layers
+        sizes = [self.inputs] + [hidden] * (layers - 1)
         self.input_weights = nn.ParameterList(
             nn.Parameter(torch.empty(self.gates * hidden, n).uniform_(-0.08, 0.08)) for n in sizes
         )

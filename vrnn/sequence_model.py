@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vrnn.likelihoods import Likelihood
-from vrnn.networks import MLP, State, linear, top
+from vrnn.networks import MLP, Linear, State, top
 from vrnn.normaliser import Normaliser
 
 __all__ = ["Frame", "SequenceModel", "Trace", "check_sizes", "choose"]
@@ -72,7 +72,7 @@ class SequenceModel(nn.Module, ABC):
         self.normaliser = normaliser or Normaliser.identity(x_dim)
         self.phi_x = phi_x
         self.decoder = decoder
-        self.out = linear(decoder_dim, likelihood.size)
+        self.out = Linear(decoder_dim, likelihood.size)
         with torch.no_grad():
             self.out.bias.copy_(likelihood.bias(self.normaliser.means))
 

@@ -105,19 +105,19 @@ class SRNN(LatentModel):
             likelihood,
             normaliser,
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
-            decoder=MLP(z_dim + hidden, decoder_dim, mlp_layers),
+            decoder=MLP((z_dim, hidden), decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
         )
 
         self.z_dim, self.hidden, self.posterior = z_dim, hidden, posterior
         self.summary: GRU | MLP = (
-            GRU(phi_x_dim + hidden, hidden)
+            GRU((phi_x_dim, hidden), hidden)
             if posterior == "smoothing"
-            else MLP(phi_x_dim + hidden, hidden, mlp_layers)
+            else MLP((phi_x_dim, hidden), hidden, mlp_layers)
         )
         self.cell: SRNNCell = SRNNCell(
-            prior=GaussianNet(hidden + z_dim, prior_dim, mlp_layers, z_dim),
-            encoder=GaussianNet(hidden + z_dim, encoder_dim, mlp_layers, z_dim),
+            prior=GaussianNet((hidden, z_dim), prior_dim, mlp_layers, z_dim),
+            encoder=GaussianNet((hidden, z_dim), encoder_dim, mlp_layers, z_dim),
             rnn=GRU(phi_x_dim, hidden),
             z_dim=z_dim,
             residual=residual,
