@@ -19,6 +19,7 @@ from rich.progress import track
 
 from datamodules.iam_xml import LINE, find_lines, form_of, read_text, try_lines
 from datamodules.pen import offsets
+from datamodules.problems import some
 from datamodules.ragged import Ragged, cached
 
 __all__ = ["no_corpus", "parse_lines", "read_corpus"]
@@ -119,7 +120,7 @@ def _report_missing(
 
     message = (
         f"{len(absent)} of the {len(wanted)} forms in the lists have no lines in "
-        f"{root / 'lineStrokes'}: {_some(absent)}"
+        f"{root / 'lineStrokes'}: {some(absent)}"
     )
 
     if missing == "error":
@@ -143,18 +144,12 @@ def _report_broken(lines: Ragged, missing: str) -> None:
         )
 
     if broken:
-        log.warning("skipped: %d broken files: %s", len(broken), _some(broken))
+        log.warning("skipped: %d broken files: %s", len(broken), some(broken))
 
     short = np.sum((lines.lengths == 0) & (problems == ""))
 
     if short:
         log.warning("skipped: %d lines of fewer than two points", short)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-
-    return ", ".join(names[:3]) + more
 
 
 def _list_files(root: Path) -> list[tuple[str, int, int]]:
