@@ -143,8 +143,9 @@ def test_programs_run_as_typed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_score_as_one(tmp_path: Path) -> None:
-    """Every figure before and after training, the weights being the same."""
-    same = ["model=vrnn_gauss", "trainer.max_epochs=1", "trainer.limit_train_batches=0", *SMALL]
+    """Every figure before and after training, the weights being the same. In double precision,
+    so that another order of the same sums is all that may differ."""
+    same = ["model=vrnn_gauss", "trainer.precision=64-true", "trainer.max_epochs=1", "trainer.limit_train_batches=0", *SMALL]
     same += ["data.eval_batch_size=1", "data.test_lines=5", "data.val_lines=3"]
 
     def figures(name: str, *more: str) -> dict[str, float]:
@@ -158,4 +159,4 @@ def test_two_processes_score_as_one(tmp_path: Path) -> None:
     alone = figures("one")
     both = figures("two", "trainer.strategy=ddp", "trainer.devices=2")
     assert alone["test/sequences"] == 5
-    assert both == pytest.approx(alone, rel=1e-6, abs=1e-6)
+    assert both == pytest.approx(alone, rel=1e-9, abs=1e-9)
