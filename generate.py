@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="folder of the files (default: samples/ of the run)"
     )
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     from callbacks.errors import readable_errors
 

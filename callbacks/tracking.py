@@ -24,6 +24,11 @@ __all__ = [
     "wandb_logger",
 ]
 
+log = logging.getLogger(__name__)
+
+PATIENCE = 30
+"""Seconds that the W&B server may take to answer at the start."""
+
 
 def csv_logger(save_dir: str) -> CSVLogger:
     """Creates the logger of <save_dir>/metrics.csv.
@@ -47,8 +52,9 @@ def wandb_logger(
 ) -> WandbLogger:
     """Creates the W&B logger: online when a key is configured, else offline; it never asks.
 
-    The run's id is kept in the run folder, so a resumed run goes on in the same W&B run. In a
-    sweep the group is the sweep's folder.
+    Where the server does not answer or does not take the key, the run is recorded offline and a
+    warning says so. The run's id is kept in the run folder, so a resumed run goes on in the same
+    W&B run. In a sweep the group is the sweep's folder.
     """
     folder = Path(save_dir)
     id_file = folder / "wandb_id.txt"
@@ -58,19 +64,35 @@ def wandb_logger(
         run_id = uuid4().hex[:8]
         folder.mkdir(parents=True, exist_ok=True)
         id_file.write_text(run_id)
-    offline = not key_configured()
-    return WandbLogger(
-        project=project,
-        name=name or folder.name,
-        group=group,
-        tags=list(tags),
-        save_dir=save_dir,
-        id=run_id,
-        offline=offline,
-        # What Lightning sets for `offline` comes too late once W&B was asked for a key.
-        mode="offline" if offline and os.environ.get("WANDB_MODE") != "disabled" else None,
-        settings=wandb.Settings(silent=True),
-    )
+
+    def logger(offline: bool) -> WandbLogger:
+        return WandbLogger(
+            project=project,
+            name=name or folder.name,
+            group=group,
+            tags=list(tags),
+            save_dir=save_dir,
+            id=run_id,
+            offline=offline,
+            # What Lightning sets for `offline` comes too late once W&B was asked for a key.
+            mode="offline" if offline and os.environ.get("WANDB_MODE") != "disabled" else None,
+            settings=wandb.Settings(silent=True, init_timeout=PATIENCE),
+        )
+
+    if not key_configured():
+        return logger(offline=True)
+    online = logger(offline=False)
+    try:
+        _ = online.experiment  # Connects, on the first process.
+    except (wandb.errors.CommError, wandb.errors.AuthenticationError) as error:
+        log.warning(
+            "W&B: %s. The run is recorded offline; `wandb sync %s` sends it later",
+            " ".join(str(error).split()),
+            folder / "wandb" / "offline-run-*",
+        )
+        wandb.teardown()  # Else the run's id stays in use.
+        return logger(offline=True)
+    return online
 
 
 def key_configured() -> bool:

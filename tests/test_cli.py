@@ -52,7 +52,7 @@ def test_fewer_bounds_sequences_and_another_split(
 def test_data_can_be_elsewhere(run: Path, tmp_path: Path, command: Command) -> None:
     file = tmp_path / "scores.json"
     more = ["--json", file, "--bounds", "elbo"]
-    command("evaluate.py", run, "data.test_lines=3", "data.corpus_seed=1", *more)
+    command("evaluate.py", run, "data.test_lines=3", *more, "data.corpus_seed=1")
     assert json.loads(file.read_text())["test/sequences"] == 3
 
 
@@ -145,7 +145,13 @@ def test_programs_run_as_typed(tmp_path: Path) -> None:
 def test_two_processes_score_as_one(tmp_path: Path) -> None:
     """Every figure before and after training, the weights being the same. In double precision,
     so that another order of the same sums is all that may differ."""
-    same = ["model=vrnn_gauss", "trainer.precision=64-true", "trainer.max_epochs=1", "trainer.limit_train_batches=0", *SMALL]
+    same = [
+        "model=vrnn_gauss",
+        "trainer.precision=64-true",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=0",
+        *SMALL,
+    ]
     same += ["data.eval_batch_size=1", "data.test_lines=5", "data.val_lines=3"]
 
     def figures(name: str, *more: str) -> dict[str, float]:
