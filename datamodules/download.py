@@ -188,10 +188,11 @@ def unpack(path: Path, folder: Path, limit: int) -> None:
                     unpack_tar(file, partial, limit)
         for item in partial.iterdir():
             merge(item, folder / item.name)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, UnsafeArchive) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}") from error
-    except OSError as error:
-        raise OSError(f"{path} cannot be unpacked into {folder} ({error.strerror})") from error
+    except Exception as error:  # whatever a damaged archive leads the libraries to
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(f"{path} cannot be unpacked into {folder} ({error.strerror})") from error
+        reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
+        raise ValueError(f"{path} cannot be unpacked: {reason}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

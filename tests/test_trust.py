@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damage import DAMAGE, MANY, damaged, one_sentence
 from helpers import configure, plain
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from iam_tree import xml
 
@@ -22,20 +23,6 @@ from vrnn.checkpoint import CheckpointError, load_module
 from vrnn.module import VRNNModule
 
 pytestmark = pytest.mark.slow
-
-MANY = settings(
-    max_examples=250, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
-
-DAMAGE = st.lists(
-    st.tuples(
-        st.sampled_from(["flip", "cut", "zero", "repeat", "insert"]),
-        st.floats(0, 1, exclude_max=True),
-        st.integers(0, 255),
-    ),
-    min_size=1,
-    max_size=4,
-)
 
 JUNK = st.one_of(
     st.none(),
@@ -62,27 +49,6 @@ def data_options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     few = ["data.lines=2", "data.val_lines=1", "data.test_lines=1"]
     options: dict[str, Any] = plain(configure(tmp_path_factory.mktemp("data"), *few))["data"]
     return options
-
-
-def damaged(content: bytes, damage: list[tuple[str, float, int]]) -> bytes:
-    data = bytearray(content)
-    for kind, where, value in damage:
-        place = int(where * max(len(data), 1))
-        if kind == "flip" and data:
-            data[place] ^= value | 1
-        elif kind == "cut":
-            del data[place:]
-        elif kind == "zero":
-            data[place : place + value] = bytes(len(data[place : place + value]))
-        elif kind == "repeat":
-            data[place:place] = data[place : place + value]
-        elif kind == "insert":
-            data[place:place] = bytes([value])
-    return bytes(data)
-
-
-def one_sentence(error: BaseException, path: Path) -> None:
-    assert "\n" not in str(error) and str(path) in str(error), error
 
 
 def mutate(node: Any, where: list[float], junk: Any) -> Any:
