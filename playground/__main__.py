@@ -33,8 +33,8 @@ def play(args: argparse.Namespace) -> None:
     """Serves the page until it is interrupted."""
     try:
         from aiohttp import web
-    except ImportError as error:
-        raise ImportError("the playground needs aiohttp: pip install 'vrnn[play]'") from error
+    except ImportError:
+        raise ImportError("the playground needs aiohttp: pip install -e '.[play]'") from None
 
     from playground.server import HOST, listen, make_app
     from playground.visitor import load_player

@@ -99,4 +99,4 @@ def listen(port: int) -> socket.socket:
         why = "is in use" if error.errno == errno.EADDRINUSE else "is reserved"
         with socket.create_server((HOST, 0)) as free:
             other = free.getsockname()[1]
-        raise OSError(f"port {port} {why}; choose another, such as --port {other}") from error
+        raise OSError(f"port {port} {why}; choose another, such as --port {other}") from None

@@ -55,7 +55,11 @@ class Stream:
 
     @torch.inference_mode()
     def frames(self, n: int, controls: Controls) -> Tensor:
-        """The next n frames, standardised, (n, B, D)."""
+        """The next n frames, standardised, (n, B, D).
+
+        Raises:
+            FloatingPointError: if the model diverges; the stream is of no more use then.
+        """
         model = self.model
         frames = []
         with torch.random.fork_rng([]):
@@ -69,6 +73,8 @@ class Stream:
                     noise = noise + controls.offsets
                 z, _ = model.draw_z(self.state, noise)
                 params = model.decode(z, top(self.state))
+                if not params.isfinite().all():
+                    raise FloatingPointError("the model's outputs are no longer finite numbers")
                 x = model.likelihood.draw(params, controls.temperature_x)
                 frames.append(x)
                 self.state = model.advance(x, z, self.state)

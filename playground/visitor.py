@@ -148,11 +148,12 @@ class Visitor:
             number(message, "temperature_x", 1.0, 0.0, 10.0),
             self.offsets(message),
         )
-        x = self.player.model.normaliser.raw(self.stream.frames(n, controls))[:, 0]
-        if not x.isfinite().all():
+        try:
+            x = self.stream.frames(n, controls)[:, 0]
+        except FloatingPointError as error:
             self.stream = None
-            raise ValueError("the model has left all bounds: start anew, with gentler settings")
-        return x.numpy()
+            raise ValueError(f"{error}: start anew, with gentler settings") from error
+        return self.player.model.normaliser.raw(x).numpy()
 
     def offsets(self, message: dict[str, Any]) -> torch.Tensor:
         """Of all latent dimensions, (Z,), from those of the sliders."""
