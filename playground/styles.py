@@ -1,0 +1,168 @@
+"""Which latent dimensions matter, and what a listener or reader would say that they do."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from callbacks.samples import typical_steps
+from playground.stream import Controls, Stream
+from vrnn.networks import top
+from vrnn.sequence_model import SequenceModel
+
+__all__ = ["Style", "find_styles"]
+
+OFFSET = 2.0
+"""Standard deviations of the prior, upwards and downwards, between which effects are measured."""
+
+ROWS = 16
+"""Sequences behind a measurement."""
+
+WEAKEST = 0.002
+"""Nats a frame below which a dimension is left out."""
+
+
+class Style(NamedTuple):
+    """A latent dimension worth a slider."""
+
+    dimension: int
+    nats: float
+    """Mean drop of log p(x_t | z_t, h_{t-1}) when this dimension of z_t alone moves by one
+    standard deviation of its prior, up or down."""
+    effect: str
+    """What is measured to change when the offset rises, in words."""
+
+
+def find_styles(
+    model: SequenceModel, data: Mapping[str, Any], count: int = 6, seed: int = 0
+) -> list[Style]:
+    """Finds the strongest latent dimensions and measures what they do, on generated sequences.
+
+    Args:
+        data: the description of the corpus (`SequenceData.description`).
+    """
+    if model.z_dim == 0:
+        return []
+    steps = min(max(typical_steps(dict(data)), 40), 200)
+    nats = strengths(model, steps, seed)
+    strongest = [int(d) for d in nats.argsort(descending=True)[:count] if nats[d] > WEAKEST]
+    told = effects(model, data, strongest, steps, seed) if strongest else []
+    return [Style(d, float(nats[d]), what) for d, what in zip(strongest, told, strict=True)]
+
+
+@torch.inference_mode()
+def strengths(model: SequenceModel, steps: int, seed: int) -> Tensor:
+    """`Style.nats` of every dimension, (Z,)."""
+    stream, z_dim = Stream(model, seed, batch=ROWS), model.z_dim
+    drops = []
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        for _ in range(20):
+            stream.frames(max(steps // 20, 1), Controls())
+            z, prior = model.draw_z(stream.state, torch.randn(ROWS, z_dim).to(stream.state[0]))
+            assert prior is not None
+            h = top(stream.state)
+            likelihood = model.likelihood(model.decode(z, h))
+            x = likelihood.sample()
+            # Both ways, so that the noise of the first order cancels.
+            sigma = torch.eye(z_dim).to(z)[:, None] * prior.stddev
+            moved = torch.stack([z + sigma, z - sigma])
+            elsewhere = model.likelihood(model.decode(moved, h.expand(2, z_dim, *h.shape)))
+            drops.append((likelihood.log_prob(x) - elsewhere.log_prob(x)).mean((0, 2)))
+    return torch.stack(drops).mean(0)
+
+
+def effects(
+    model: SequenceModel, data: Mapping[str, Any], dimensions: list[int], steps: int, seed: int
+) -> list[str]:
+    """`Style.effect` of some dimensions."""
+    offsets = torch.zeros(len(dimensions), 2, ROWS, model.z_dim)
+    for i, d in enumerate(dimensions):
+        offsets[i, :, :, d] = torch.tensor([OFFSET, -OFFSET])[:, None]
+    controls = Controls(offsets=offsets.flatten(0, 2))
+    stream = Stream(model, seed, batch=offsets[..., 0].numel())
+    console = Console(stderr=True)
+    x = torch.cat(
+        [
+            stream.frames(1, controls)
+            for _ in track(range(steps), "measuring styles", transient=True, console=console)
+        ]
+    )
+    raw = model.normaliser.raw(x).unflatten(1, offsets.shape[:3])
+    values = [(measure, measure.of(raw)) for measure in MEASURES[data["kind"]]]
+    return [describe([(measure, v[i]) for measure, v in values]) for i in range(len(dimensions))]
+
+
+class Measure(NamedTuple):
+    """What a reader or listener notices of raw sequences."""
+
+    more: str
+    less: str
+    of: Callable[[Tensor], Tensor]
+    """Shapes: x (T, ..., D) -> (...)."""
+    degrees: bool = False
+
+
+def describe(values: list[tuple[Measure, Tensor]]) -> str:
+    """Says what changes by more than three standard errors when the offset rises.
+
+    Args:
+        values: of each measure, upwards and downwards, (2, ROWS).
+    """
+    found = []
+    for measure, (up, down) in values:
+        change = float(up.mean() - down.mean())
+        error = float((up.var() + down.var()) / ROWS) ** 0.5
+        if abs(change) > 3 * error:
+            amount = f"{change:+.0f}°" if measure.degrees else f"{change / down.mean():+.0%}"
+            amount = amount.replace("-", "\N{MINUS SIGN}")
+            word = measure.more if change > 0 else measure.less
+            found.append((abs(change) / error, f"{word} ({amount})"))
+    return ", ".join(text for _, text in sorted(found, reverse=True)[:3])
+
+
+def step_length(x: Tensor) -> Tensor:
+    return x[..., 1:].norm(dim=-1).mean(0)
+
+
+def lifts(x: Tensor) -> Tensor:
+    return x[..., 0].mean(0)
+
+
+def progress(x: Tensor) -> Tensor:
+    return x[..., 1].mean(0)
+
+
+def height(x: Tensor) -> Tensor:
+    """Mean vertical spread of half a second or so, (...)."""
+    windows = x[..., 2].cumsum(0).unfold(0, 30, 30)
+    return windows.std(-1).mean(0)
+
+
+def slant(x: Tensor) -> Tensor:
+    """Angle to the right between the vertical and what goes up and down, degrees."""
+    dx, dy = (d - d.mean(0) for d in x[..., 1:].unbind(-1))
+    return torch.atan((dx * dy).sum(0) / dy.square().sum(0)).rad2deg()
+
+
+def level(x: Tensor) -> Tensor:
+    return x.square().mean((0, -1)).sqrt()
+
+
+def crossings(x: Tensor) -> Tensor:
+    return (x[..., 1:] * x[..., :-1] < 0).to(x.dtype).mean((0, -1))
+
+
+MEASURES = {
+    "pen": [
+        Measure("faster", "slower", step_length),
+        Measure("more pen lifts", "fewer pen lifts", lifts),
+        Measure("wider", "narrower", progress),
+        Measure("taller", "lower", height),
+        Measure("leaning to the right", "leaning to the left", slant, degrees=True),
+    ],
+    "audio": [Measure("louder", "quieter", level), Measure("brighter", "darker", crossings)],
+}
