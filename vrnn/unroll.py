@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vrnn.cell import Cell, VRNNCell
-from vrnn.fused import UPDATES, Load, Product, ReLU, Sample, Slot, Start, Tape
+from vrnn.fused import UPDATES, Bias, Product, ReLU, Sample, Slot, Start, Tape
 from vrnn.networks import MLP, GaussianNet, State, at_least_float32, positive, top
 
 __all__ = ["ENGINES", "Unrolled", "unroll_fast", "unroll_plain", "unroll_split"]
@@ -101,31 +101,38 @@ def unroll_fused(
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     tape = Tape(phi_x, len(phi_x), keep)
 
-    features = tape.slot(rnn.inputs, output=True)
-    own, latent = features[..., : phi_x.shape[-1]], features[..., phi_x.shape[-1] :]
-    tape.add(Load(phi_x, own))
-    seen = own if u is phi_x else tape.slot(u.shape[-1])
-    if u is not phi_x:
-        tape.add(Load(u, seen))
+    own = tape.input(phi_x)
+    seen = own if u is phi_x else tape.input(u)
+    latent = tape.slot(rnn.inputs - phi_x.shape[-1], output=True)
+    gates_x, gates_z = update.rows(rnn.input_weights[0]).split(
+        [phi_x.shape[-1], rnn.inputs - phi_x.shape[-1]], dim=1
+    )
 
     # The encoder's first layer stands beside the gates of the top layer: one product with h gives
     # both.
     layers = []
     for layer in range(rnn.layers):
-        top = layer == rnn.layers - 1
+        is_top = layer == rnn.layers - 1
         weight, bias = rnn.hidden_weights[layer], update.rows(rnn.biases[layer])
-        bias = F.pad(bias, (0, 4 * H - gates))
-        if top:
-            weight, bias = torch.cat([weight, encoder_h]), torch.cat([bias, first.bias])
-        a = tape.slot(len(bias))
-        states = [tape.slot(H, boundary=1, output=top) for _ in state]
-        tape.add(*(Start(x[layer], s) for x, s in zip(state, states, strict=True)))
-        tape.add(Load(bias, a), Product(states[0][:-1], weight, a[..., update.offset * H :]))
+        if is_top:
+            weight = torch.cat([weight, encoder_h])
+        a = tape.slot(4 * H + is_top * len(first.bias))
+        states = [tape.slot(H, boundary=1, output=is_top) for _ in state]
+        tape.start(*(Start(x[layer], s) for x, s in zip(state, states, strict=True)))
+        if layer == 0:
+            tape.add_affine(gates_x, bias, own, a[..., :gates])
+        else:
+            tape.add(Bias(bias, a[..., :gates]))
+        if gates < 4 * H:
+            tape.add(Bias(bias.new_zeros(4 * H - gates), a[..., gates : 4 * H]))
+        if is_top:
+            tape.add_affine(encoder_u, first.bias, seen, a[..., 4 * H :])
+        tape.add(Product(states[0][:-1], weight, a[..., update.offset * H :]))
         layers.append((a, states))
     a, (h, *_) = layers[-1]
 
     hidden = a[..., 4 * H :]
-    tape.add(Product(seen, encoder_u, hidden), ReLU(hidden))
+    tape.add(ReLU(hidden))
     for linear in encoder:
         hidden = dense(tape, hidden, linear)
         tape.add(ReLU(hidden))
@@ -148,11 +155,11 @@ def unroll_fused(
     for linear in phi_z:
         hidden = dense(tape, hidden, linear)
         tape.add(ReLU(hidden))
-    tape.add(Load(last.bias, latent), Product(hidden, last.weight, latent), ReLU(latent))
+    tape.add(Bias(last.bias, latent), Product(hidden, last.weight, latent), ReLU(latent))
 
-    below = features
+    below = latent
     for layer, (a, states) in enumerate(layers):
-        weight = update.rows(rnn.input_weights[layer])
+        weight = update.rows(rnn.input_weights[layer]) if layer else gates_z
         tape.add(Product(below, weight, a[..., :gates]), update(a[..., : 4 * H], *states))
         below = states[0][1:]
 
@@ -169,7 +176,7 @@ def dense_layers(mlp: MLP) -> list[nn.Linear]:
 
 def dense(tape: Tape, x: Slot, linear: nn.Linear, bias: Tensor | None = None) -> Slot:
     y = tape.slot(linear.out_features, output=True)
-    tape.add(Load(linear.bias if bias is None else bias, y), Product(x, linear.weight, y))
+    tape.add(Bias(linear.bias if bias is None else bias, y), Product(x, linear.weight, y))
     return y
 
 
