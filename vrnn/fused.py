@@ -72,7 +72,6 @@ class Operation:
     given: Tensor | None = None
     kind: ClassVar[int]
     slots: tuple[Slot, ...] = ()
-    weight: Tensor | None = None
 
     def forward(self, t: int) -> None:
         """Computes step t."""
@@ -87,11 +86,7 @@ class Operation:
     def native(self) -> native.Operation:
         """The same for `loop.cpp`."""
         slots = [native.Slot.of(slot.values, slot.grads) for slot in self.slots]
-        row = native.Operation(kind=self.kind, slots=(native.Slot * 3)(*slots))
-        if self.weight is not None:
-            row.weight = self.weight.data_ptr()
-            row.weight_row, row.weight_column = self.weight.stride()
-        return row
+        return native.Operation(kind=self.kind, slots=(native.Slot * 3)(*slots))
 
 
 class Input(Operation):
@@ -152,6 +147,12 @@ class Product(Operation):
 
     def gradient(self) -> Tensor:
         return self.y.grads.flatten(0, 1).t() @ self.x.values.flatten(0, 1)
+
+    def native(self) -> native.Operation:
+        operation = super().native()
+        operation.weight = self.weight.data_ptr()
+        operation.weight_row, operation.weight_column = self.weight.stride()
+        return operation
 
 
 class ReLU(Operation):
@@ -320,6 +321,7 @@ class Tape:
     def play(self, *outputs: Slot) -> tuple[Tensor, ...]:
         """Runs all steps and returns `outputs`, differentiable in all that operations got."""
         given = [operation.given for operation in self.users()]
+        assert {x.dtype for x in given if x is not None} == {self.like.dtype}
         return Loop.apply(self, outputs, *given)  # type: ignore[no-untyped-call]
 
     def users(self) -> list[Operation]:

@@ -54,7 +54,7 @@ struct Share {
 #ifdef CPU_CAPABILITY_AVX512
 constexpr int ROWS = 8, VECTORS = 3;
 #else
-constexpr int ROWS = 6, VECTORS = 2;
+constexpr int ROWS = 4, VECTORS = 3;
 #endif
 constexpr int64_t DEPTH = 256;  // inputs at a time, so that their weights stay in the L1 cache
 
@@ -275,7 +275,8 @@ void run(const Operation<S>* ops, int64_t count, int64_t steps, int64_t rows, in
       packed[k] = std::make_unique<Packed<S>>(back ? x.width : y.width, back ? y.width : x.width);
       bytes += x.width * y.width * sizeof(S);
     }
-  const bool by_columns = bytes > SHARED_BYTES || rows < threads * ROWS;
+  const bool by_columns = bytes > SHARED_BYTES;
+  if (!by_columns) threads = std::clamp<int64_t>(rows / ROWS, 1, threads);
 
 #pragma omp parallel num_threads(threads)
   {

@@ -7,11 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vrnn import native
 from vrnn.cell import Cell, VRNNCell
 from vrnn.fused import UPDATES, Bias, Product, ReLU, Sample, Slot, Start, Tape
 from vrnn.networks import MLP, GaussianNet, State, at_least_float32, positive, top
 
-__all__ = ["ENGINES", "Unrolled", "unroll_fast", "unroll_plain", "unroll_split"]
+__all__ = [
+    "ENGINES",
+    "Unrolled",
+    "unroll_fast",
+    "unroll_fused",
+    "unroll_native",
+    "unroll_plain",
+    "unroll_split",
+]
 
 
 class Unrolled(NamedTuple):
@@ -83,9 +92,37 @@ def unroll_fast(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: T
     `unroll_fused` on a CPU in the precision of the weights; `unroll_split` on a GPU, and under
     autocast, whose casts it leaves to torch.
     """
-    on_cpu = phi_x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    fused = on_cpu and type(cell.rnn) in UPDATES and not torch.compiler.is_compiling()
-    return (unroll_fused if fused else unroll_split)(cell, phi_x, u, state, noise)
+    unroll = unroll_split if reason_against_fused(cell, phi_x) else unroll_fused
+    return unroll(cell, phi_x, u, state, noise)
+
+
+def unroll_native(
+    cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor
+) -> Unrolled:
+    """As `unroll_fused`, but refuses to do with anything less than the compiled loop.
+
+    Raises:
+        ValueError: where the loop cannot be compiled or does not serve the device or precision.
+    """
+    reason = reason_against_fused(cell, phi_x)
+    if reason is None and phi_x.dtype not in native.RUNNERS:
+        reason = f"it does not compute in {str(phi_x.dtype).removeprefix('torch.')}"
+    if reason is None and native.library() is None:
+        reason = "it could not be compiled, for the reason logged above"
+    if reason is not None:
+        raise ValueError(f"model.engine=native cannot run: {reason}; choose model.engine=fast")
+    return unroll_fused(cell, phi_x, u, state, noise)
+
+
+def reason_against_fused(cell: VRNNCell, phi_x: Tensor) -> str | None:
+    """Why `unroll_fused` does not serve here, if so."""
+    if phi_x.device.type != "cpu":
+        return f"it runs on a CPU, not on {phi_x.device}"
+    if torch.is_autocast_enabled("cpu"):
+        return "it knows no mixed precision"
+    if type(cell.rnn) not in UPDATES:
+        return f"it has no update for {type(cell.rnn).__name__}"
+    return "it is not for torch.compile" if torch.compiler.is_compiling() else None
 
 
 def unroll_fused(
@@ -180,4 +217,8 @@ def dense(tape: Tape, x: Slot, linear: nn.Linear, bias: Tensor | None = None) ->
     return y
 
 
-ENGINES: dict[str, Callable[..., Unrolled]] = {"fast": unroll_fast, "plain": unroll_plain}
+ENGINES: dict[str, Callable[..., Unrolled]] = {
+    "fast": unroll_fast,
+    "native": unroll_native,
+    "plain": unroll_plain,
+}
