@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.cpp_extension import include_paths, library_paths
 
 __all__ = ["Operation", "Slot", "library", "run"]
 
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("loop.cpp")
+TORCH = Path(torch.__file__).parent
 FEATURES = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
     "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
@@ -93,7 +93,7 @@ def build() -> Path:
         *FEATURES.get(capability, []),
         f"-DCPU_CAPABILITY={capability}",
         f"-DCPU_CAPABILITY_{capability}",
-        *(f"-I{path}" for path in include_paths()),
+        f"-I{TORCH / 'include'}",
     ]
     made_from = [SOURCE.read_text(), torch.__version__, *flags]
     key = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:16]
@@ -104,7 +104,7 @@ def build() -> Path:
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         raise FileNotFoundError("there is no C++ compiler; install g++ or name one by $CXX")
-    links = [*(f"-L{path}" for path in library_paths()), "-ltorch_cpu", "-lc10"]
+    links = [f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10"]
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         made = Path(folder) / file.name
