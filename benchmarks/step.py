@@ -7,7 +7,8 @@ A step is the trace, the ELBO and its gradient, float32, two-layer MLPs unless s
   plain  the plain engine
   jax    the same loss in JAX, jit and lax.scan, if JAX is installed
   lstm   torch.nn.LSTM of the same width, forwards and backwards: the recurrence alone
-  limit  the multiply-adds of the step at the rate of a large matrix product of the same run
+  limit  the multiply-adds of the step at the best rate of a large matrix product in this run
+  mm     the same at the rate of torch.mm; the best may be that of oneDNN
 Repetitions are interleaved, so that whatever else runs on the machine slows all alike.
 """
 
@@ -176,8 +177,11 @@ def measure(size: Size, repetitions: int) -> dict[str, float | None]:
         "ours": torch_step(ours, x, noise),
         "plain": torch_step(build(size, "plain"), x, noise),
         "lstm": lstm_step(size),
-        "limit": lambda: square @ square,
+        "mm": lambda: square @ square,
     }
+    if torch.backends.mkldnn.is_available():
+        packed, onednn = square.to_mkldnn(), torch.ops.mkldnn._linear_pointwise
+        contenders["onednn"] = lambda: onednn(square, packed, None, "none", [], "")
     if jax is not None:
         contenders["jax"] = jax_step(ours, size, x, noise)
 
@@ -191,14 +195,15 @@ def measure(size: Size, repetitions: int) -> dict[str, float | None]:
             start = time.perf_counter()
             step()
             seconds[name].append(time.perf_counter() - start)
-    medians: dict[str, float | None] = dict.fromkeys(("ours", "plain", "jax", "lstm", "limit"))
-    medians |= {name: statistics.median(values) for name, values in seconds.items()}
+    found = {name: statistics.median(values) for name, values in seconds.items()}
 
     # Forwards each weight matrix meets each of the T * B rows once, and twice backwards.
     matrices = sum(p.numel() for p in ours.parameters() if p.ndim == 2)
-    rate = len(square) ** 3 / statistics.median(seconds["limit"])
-    medians["limit"] = 3 * matrices * size.steps * size.batch / rate
-    return medians
+    multiplications = 3 * matrices * size.steps * size.batch / len(square) ** 3
+    products = found.keys() & {"mm", "onednn"}
+    found |= {name: found[name] * multiplications for name in products}
+    found["limit"] = min(found[name] for name in products)
+    return {name: found.get(name) for name in ("ours", "plain", "jax", "lstm", "limit", "mm")}
 
 
 def report(size: Size, seconds: dict[str, float | None]) -> None:

@@ -1,14 +1,25 @@
 """The fast loops give the values and the gradients of the plain one."""
 
 import gc
+import logging
+import multiprocessing
 import weakref
 
 import pytest
 import torch
 
+from vrnn import VRNN, native
+from vrnn.bounds import elbo
 from vrnn.cell import VRNNCell
+from vrnn.likelihoods import GaussianMixture
 from vrnn.networks import GRU, LSTM, MLP, GaussianNet, StandardNormal
-from vrnn.unroll import unroll_fast, unroll_fused, unroll_plain, unroll_split
+from vrnn.unroll import (
+    unroll_fast,
+    unroll_fused,
+    unroll_native,
+    unroll_plain,
+    unroll_split,
+)
 
 T, B, X, Z, H, E, F = 5, 3, 4, 2, 6, 5, 7
 
@@ -157,3 +168,125 @@ def test_under_autocast_it_follows_the_plain_loop():
     assert fast.mean.dtype == fast.z.dtype == torch.float32
     torch.testing.assert_close(fast.z, exact.z, rtol=0.05, atol=0.1)
     assert not torch.equal(fast.z, exact.z)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch, tmp_path):
+    """A machine without a compiler, where nothing has been compiled before."""
+    monkeypatch.setenv("VRNN_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    native.library.cache_clear()
+    yield
+    native.library.cache_clear()
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("batch", [1, 9])
+@pytest.mark.parametrize("recurrence", [LSTM, GRU])
+def test_the_compiled_loop_gives_what_the_one_in_python_gives(
+    recurrence, batch, monkeypatch, two_threads
+):
+    """Two threads share the rows where there are enough."""
+    cell = make_cell(recurrence, layers=2, depth=2, prior=GaussianNet(H, 4, 1, Z))
+    phi_x, noise = (torch.randn(T, batch, width, requires_grad=True) for width in (X, Z))
+    state = tuple(torch.randn(2, batch, H, requires_grad=True) for _ in range(cell.rnn.tensors))
+    inputs = phi_x, phi_x, state, noise
+    values, gradients = values_and_gradients(unroll_native, cell, inputs)
+    monkeypatch.setattr(native, "library", lambda: None)
+    python_values, python_gradients = values_and_gradients(unroll_fused, cell, inputs)
+    assert_close([*values, *gradients], [*python_values, *python_gradients])
+
+
+def test_two_threads_share_the_columns_of_wide_layers(two_threads):
+    cell = VRNNCell(
+        StandardNormal(5), GaussianNet(30 + 400, 33, 2, 5), MLP(5, 300, 2), LSTM(330, 400)
+    )
+    phi_x, noise = (torch.randn(2, 7, width, requires_grad=True) for width in (30, 5))
+    state = tuple(torch.randn(1, 7, 400, requires_grad=True) for _ in range(2))
+    inputs = phi_x, phi_x, state, noise
+    values, gradients = values_and_gradients(unroll_native, cell, inputs)
+    plain_values, plain_gradients = values_and_gradients(unroll_plain, cell, inputs)
+    assert_close([*values, *gradients], [*plain_values, *plain_gradients])
+
+
+@pytest.mark.parametrize("make", [unroll_native, unroll_fused])
+def test_gates_far_from_zero_give_finite_gradients(make):
+    cell = make_cell(LSTM).float()
+    with torch.no_grad():
+        cell.rnn.biases[0].copy_(torch.tensor([200.0, -200.0] * 2 * H))
+        cell.encoder.out.bias.copy_(torch.tensor([0.0, 0.0, 200.0, -200.0]))
+    inputs = [x.float() if isinstance(x, torch.Tensor) else x for x in make_inputs(cell)]
+    inputs[2] = tuple(x.float() for x in inputs[2])
+    inputs[1] = inputs[0]
+    values, gradients = values_and_gradients(make, cell, inputs)
+    plain_values, plain_gradients = values_and_gradients(unroll_plain, cell, inputs)
+    for one, other in zip([*values, *gradients], [*plain_values, *plain_gradients], strict=True):
+        assert one.isfinite().all()
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_compiler_python_runs_the_loop_and_one_line_says_so(no_compiler, caplog):
+    cell = make_cell(LSTM)
+    inputs = make_inputs(cell)
+    with caplog.at_level(logging.INFO):
+        values = [unroll_fast(cell, *inputs).z for _ in range(2)]
+    assert_close(values, [unroll_plain(cell, *inputs).z] * 2)
+    (record,) = caplog.records
+    assert "loop over time runs in Python" in record.message
+    assert "no-such-compiler" in record.message and "\n" not in record.message
+
+
+def test_a_source_that_does_not_compile_is_told_in_one_line(no_compiler, monkeypatch, tmp_path):
+    source = tmp_path / "loop.cpp"
+    source.write_text("this is no C++;")
+    monkeypatch.setattr(native, "SOURCE", source)
+    monkeypatch.delenv("CXX")
+    with pytest.raises(native.subprocess.CalledProcessError) as caught:
+        native.build()
+    assert "error:" in native.reason(caught.value) and "\n" not in native.reason(caught.value)
+    assert list(tmp_path.iterdir()) == [source], "nothing half-made is left"
+
+
+def test_an_engine_asked_for_by_name_fails_where_it_cannot_run(no_compiler):
+    cell = make_cell(LSTM)
+    phi_x, u, state, noise = make_inputs(cell)
+    with pytest.raises(ValueError, match=r"model.engine=native cannot run: it could not be com"):
+        unroll_native(cell, phi_x, u, state, noise)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="no mixed prec"):
+        unroll_native(cell, phi_x, u, state, noise)
+    with pytest.raises(ValueError, match="it does not compute in bfloat16"):
+        unroll_native(cell.bfloat16(), phi_x.bfloat16(), u, state, noise)
+
+
+@pytest.mark.slow
+def test_processes_may_compile_at_the_same_time(monkeypatch, tmp_path):
+    monkeypatch.setenv("VRNN_CACHE", str(tmp_path / "cache"))
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        files = pool.starmap(native.build, [(), ()])
+    assert files[0] == files[1] and list(files[0].parent.iterdir()) == [files[0]]
+
+
+def test_training_curves_of_two_engines_lie_on_each_other():
+    losses = {}
+    for engine in ("native", "plain"):
+        torch.manual_seed(0)
+        likelihood = GaussianMixture(3, 2)
+        model = VRNN(3, 2, 8, likelihood, mlp_layers=2, engine=engine)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        x = torch.randn(20, 8, 3).cumsum(0) / 4
+        mask = torch.ones(20, 8, dtype=torch.bool)
+        losses[engine] = []
+        for _ in range(30):
+            optimizer.zero_grad()
+            loss = -elbo(model.trace(x), x, mask).mean()
+            loss.backward()
+            optimizer.step()
+            losses[engine].append(loss.item())
+    assert losses["native"][-1] < losses["native"][0] - 5
+    assert losses["native"] == pytest.approx(losses["plain"], rel=1e-7)

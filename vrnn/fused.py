@@ -1,24 +1,17 @@
-"""The loop over time without autograd inside it, and its gradient as the same loop backwards.
+"""The operations that a time step is made of, on buffers that hold all steps, and their
+derivatives: in Python here and, for the loop to run without it, in `loop.cpp`."""
 
-A time step is a list of operations on buffers that hold all steps, a `Tape`. Each operation knows
-its own derivative: the list runs forwards for t = 1..T and backwards for t = T..1, adding to the
-gradients of what was read. A weight's gradient is one product over all T * B rows after the loop.
-
-At every step a buffer has shape (B, N) but lies in memory as (N, B): the product of a narrow batch
-with a wide weight is up to twice as fast that way.
-"""
-
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from vrnn import native
 from vrnn.networks import GRU, LSTM, Recurrence, positive
 
-__all__ = ["UPDATES", "Load", "Product", "ReLU", "Sample", "Slot", "Start", "Tape"]
+__all__ = ["UPDATES", "Bias", "Input", "Operation", "Product", "ReLU", "Sample", "Slot", "Start"]
 
 aten = torch.ops.aten
 
@@ -30,26 +23,47 @@ class Slot:
     """
 
     def __init__(self, values: Tensor) -> None:
-        self.values = values
-        self.at = values.unbind()
-        self.parts: list[tuple[Any, Slot]] = []
+        self.values, self.grads = values, values.new_empty(0)
+        self.parts: list[tuple[Callable[[Tensor], Tensor], Slot]] = []
 
-    def __getitem__(self, index: Any) -> "Slot":
-        part = Slot(self.values[index])
-        self.parts.append((index, part))
+    def part(self, view: Callable[[Tensor], Tensor]) -> "Slot":
+        part = Slot(view(self.values))
+        self.parts.append((view, part))
         return part
 
+    def __getitem__(self, index: Any) -> "Slot":
+        return self.part(lambda x: x[index])
+
+    def at_once(self) -> "Slot":
+        """All steps as one, (1, T * B, N)."""
+        return self.part(lambda x: x.view(1, -1, x.shape[-1]))
+
     def receive(self, grads: Tensor) -> None:
-        self.grads, self.grad_at = grads, grads.unbind()
-        for index, part in self.parts:
-            part.receive(grads[index])
+        self.grads = grads
+        vars(self).pop("grad_at", None)
+        for view, part in self.parts:
+            part.receive(view(grads))
+
+    @cached_property
+    def at(self) -> tuple[Tensor, ...]:
+        return self.values.unbind()
+
+    @cached_property
+    def grad_at(self) -> tuple[Tensor, ...]:
+        return self.grads.unbind()
 
 
 class Operation:
-    """A part of a time step, which writes slots from slots."""
+    """A part of a time step, which writes slots from slots.
+
+    Attributes:
+        given: the tensor from outside that it uses, if any.
+        kind: its number in `loop.cpp`, and `slots`, in the order that is expected there.
+    """
 
     given: Tensor | None = None
-    """The tensor from outside that it uses, if any."""
+    kind: ClassVar[int]
+    slots: tuple[Slot, ...] = ()
 
     def forward(self, t: int) -> None:
         """Computes step t."""
@@ -61,6 +75,21 @@ class Operation:
         """Gradient of `given`, when all steps are done."""
         return None
 
+    def native(self) -> native.Operation:
+        """The same for `loop.cpp`."""
+        slots = [native.Slot.of(slot.values, slot.grads) for slot in self.slots]
+        return native.Operation(kind=self.kind, slots=(native.Slot * 3)(*slots))
+
+
+class Input(Operation):
+    """x_t as it is given for all t. Shapes: x (T, B, N)."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.given, self.x = x, Slot(x.detach().contiguous())
+
+    def gradient(self) -> Tensor:
+        return self.x.grads
+
 
 class Start(Operation):
     """s_0 = x. Shapes: x (B, N)."""
@@ -68,61 +97,63 @@ class Start(Operation):
     def __init__(self, x: Tensor, s: Slot) -> None:
         self.given, self.s = x, s
         with torch.no_grad():
-            s.at[0].copy_(x)
+            s.values[0].copy_(x)
 
     def gradient(self) -> Tensor:
         return self.s.grads[0]
 
 
-class Load(Operation):
-    """y_t = x_t or, where x does not depend on t, y_t = x. Shapes: x (T, B, N) or (N,)."""
+class Bias(Operation):
+    """y_t = b. Shapes: b (N,)."""
 
-    def __init__(self, x: Tensor, y: Slot) -> None:
-        self.given, self.y, self.constant = x, y, x.ndim == 1
-        self.at = x.detach().expand_as(y.values).unbind()
+    kind = 0
+
+    def __init__(self, b: Tensor, y: Slot) -> None:
+        self.given, self.y = b, y
+        self.b = b.detach().contiguous()
+        self.slots = (Slot(self.b.expand_as(y.values)), y)
 
     def forward(self, t: int) -> None:
-        self.y.at[t].copy_(self.at[t])
+        self.y.at[t].copy_(self.b)
 
     def gradient(self) -> Tensor:
-        return self.y.grads.sum((0, 1)) if self.constant else self.y.grads
+        return self.y.grads.sum((0, 1))
 
 
 class Product(Operation):
     """y_t += W x_t."""
 
+    kind = 1
+
     def __init__(self, x: Slot, weight: Tensor, y: Slot) -> None:
         self.given, self.x, self.y = weight, x, y
-        self.transposed = weight.detach().t()
+        self.weight, self.slots = weight.detach(), (x, y)
 
     def forward(self, t: int) -> None:
         y = self.y.at[t]
-        torch.addmm(y, self.x.at[t], self.transposed, out=y)
+        torch.addmm(y, self.x.at[t], self.weight.t(), out=y)
 
     def backward(self, t: int) -> None:
         dx = self.x.grad_at[t]
         torch.addmm(dx, self.y.grad_at[t], self.weight, out=dx)
 
     def gradient(self) -> Tensor:
-        dy, x = (rows_last(tensor).flatten(1) for tensor in (self.y.grads, self.x.values))
-        return dy @ x.t()
+        return self.y.grads.flatten(0, 1).t() @ self.x.values.flatten(0, 1)
 
-    @cached_property
-    def weight(self) -> Tensor:
-        """W, laid out in memory as its transpose, like the weight of `forward`."""
-        return self.transposed.contiguous().t()
-
-
-def rows_last(x: Tensor) -> Tensor:
-    """(T, B, N) -> (N, T, B), contiguous."""
-    return x.permute(2, 0, 1).contiguous()
+    def native(self) -> native.Operation:
+        operation = super().native()
+        operation.weight = self.weight.data_ptr()
+        operation.weight_row, operation.weight_column = self.weight.stride()
+        return operation
 
 
 class ReLU(Operation):
     """x_t = max(x_t, 0), in place."""
 
+    kind = 2
+
     def __init__(self, x: Slot) -> None:
-        self.x = x
+        self.x, self.slots = x, (x,)
 
     def forward(self, t: int) -> None:
         self.x.at[t].relu_()
@@ -135,18 +166,21 @@ class ReLU(Operation):
 class Sample(Operation):
     """z_t = mean_t + positive(a_t) noise_t, where mean and a are the halves of `out`."""
 
+    kind = 3
+
     def __init__(self, out: Slot, noise: Tensor, z: Slot) -> None:
         width = noise.shape[-1]
         self.given, self.mean, self.a, self.z = noise, out[..., :width], out[..., width:], z
-        self.noise = noise.detach().unbind()
+        self.noise = Slot(noise.detach().contiguous())
+        self.slots = (out, self.noise, z)
 
     def forward(self, t: int) -> None:
-        torch.addcmul(self.mean.at[t], positive(self.a.at[t]), self.noise[t], out=self.z.at[t])
+        torch.addcmul(self.mean.at[t], positive(self.a.at[t]), self.noise.at[t], out=self.z.at[t])
 
     def backward(self, t: int) -> None:
         dz = self.z.grad_at[t]
         self.mean.grad_at[t].add_(dz)
-        self.a.grad_at[t].add_(aten.softplus_backward(dz * self.noise[t], self.a.at[t], 1, 20))
+        self.a.grad_at[t].add_(aten.softplus_backward(dz * self.noise.at[t], self.a.at[t], 1, 20))
 
     def gradient(self) -> Tensor:
         return self.z.grads * positive(self.a.values)
@@ -170,6 +204,7 @@ class Update(Operation):
         width = a.values.shape[-1] // 4
         self.blocks = [a[..., k * width : (k + 1) * width] for k in range(4)]
         self.h, self.c = state[0], state[-1]
+        self.slots = (a, *state)
 
     @classmethod
     def rows(cls, weight: Tensor) -> Tensor:
@@ -180,6 +215,7 @@ class Update(Operation):
 class LSTMUpdate(Update):
     """Blocks: i, f, g, o."""
 
+    kind = 4
     gates, offset = 4, 0
 
     def forward(self, t: int) -> None:
@@ -206,6 +242,7 @@ class LSTMUpdate(Update):
 class GRUUpdate(Update):
     """Blocks: W_n x, r, u, U_n h."""
 
+    kind = 5
     gates, offset = 3, 1
 
     def forward(self, t: int) -> None:
@@ -228,72 +265,3 @@ class GRUUpdate(Update):
 
 
 UPDATES: dict[type[Recurrence], type[Update]] = {LSTM: LSTMUpdate, GRU: GRUUpdate}
-
-
-class Tape:
-    """The operations of a time step, in order, and the slots they work on.
-
-    Args:
-        like: gives B and the data type, (*, B, *).
-        steps: T.
-        keep: whether to remember all steps, as the backward pass needs, or of outputs only.
-    """
-
-    def __init__(self, like: Tensor, steps: int, keep: bool) -> None:
-        self.like, self.steps, self.keep = like, steps, keep
-        self.slots: list[Slot] = []
-        self.operations: list[Operation] = []
-
-    def slot(self, width: int, boundary: int = 0, output: bool = False) -> Slot:
-        """Allocates a slot of T + `boundary` steps."""
-        steps = self.steps + boundary
-        kept = steps if self.keep or output else 1
-        memory = self.like.new_empty(kept, width, self.like.shape[-2]).transpose(1, 2)
-        self.slots.append(Slot(memory.expand(steps, -1, -1)))
-        return self.slots[-1]
-
-    def add(self, *operations: Operation) -> None:
-        self.operations.extend(operations)
-
-    def play(self, *outputs: Slot) -> tuple[Tensor, ...]:
-        """Runs all steps and returns `outputs`, differentiable in all that operations got."""
-        given = [operation.given for operation in self.operations if operation.given is not None]
-        return Loop.apply(self, outputs, *given)  # type: ignore[no-untyped-call]
-
-    def forward(self) -> None:
-        for t in range(self.steps):
-            for operation in self.operations:
-                operation.forward(t)
-
-    def backward(self, outputs: Iterable[Slot], grads: Iterable[Tensor]) -> None:
-        """Computes the gradients of all slots from those of `outputs`."""
-        for slot in self.slots:
-            slot.receive(torch.zeros_like(slot.values))
-        for slot, grad in zip(outputs, grads, strict=True):
-            slot.grads.copy_(grad)
-        for t in reversed(range(self.steps)):
-            for operation in reversed(self.operations):
-                operation.backward(t)
-        for slot in self.slots:
-            if len(slot.grads) == self.steps:  # All but the states, of which no product is made.
-                slot.receive(rows_last(slot.grads).permute(1, 2, 0))
-
-
-class Loop(torch.autograd.Function):
-    """A tape as one node of autograd's graph."""
-
-    @staticmethod
-    def forward(ctx: Any, tape: Tape, outputs: tuple[Slot, ...], *given: Tensor) -> Any:
-        ctx.tape, ctx.outputs = tape, outputs
-        ctx.save_for_backward(*given)
-        tape.forward()
-        return tuple(slot.values.clone(memory_format=torch.contiguous_format) for slot in outputs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        _ = ctx.saved_tensors  # raises where a weight has been changed since
-        ctx.tape.backward(ctx.outputs, grads)
-        users = [operation for operation in ctx.tape.operations if operation.given is not None]
-        needed = zip(users, ctx.needs_input_grad[2:], strict=True)
-        return None, None, *(user.gradient() if need else None for user, need in needed)

@@ -45,7 +45,8 @@ class VRNN(LatentModel):
             (`vrnn.objectives.ELBO`); with the smoothing posterior only.
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
-        engine: which implementation of the loop over time, "fast" or "plain" (`vrnn.unroll`).
+        engine: which implementation of the loop over time, "fast" (the best
+            there is), "native" (that or an error) or "plain" (`vrnn.unroll`).
         normaliser: standardises raw frames; None leaves them as they are.
     """
 

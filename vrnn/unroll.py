@@ -7,11 +7,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vrnn import native
 from vrnn.cell import Cell, VRNNCell
-from vrnn.fused import UPDATES, Load, Product, ReLU, Sample, Slot, Start, Tape
+from vrnn.fused import UPDATES, Bias, Product, ReLU, Sample, Slot, Start
 from vrnn.networks import MLP, GaussianNet, State, at_least_float32, positive, top
+from vrnn.tape import Tape
 
-__all__ = ["ENGINES", "Unrolled", "unroll_fast", "unroll_plain", "unroll_split"]
+__all__ = [
+    "ENGINES",
+    "Unrolled",
+    "unroll_fast",
+    "unroll_fused",
+    "unroll_native",
+    "unroll_plain",
+    "unroll_split",
+]
 
 
 class Unrolled(NamedTuple):
@@ -83,15 +93,43 @@ def unroll_fast(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: T
     `unroll_fused` on a CPU in the precision of the weights; `unroll_split` on a GPU, and under
     autocast, whose casts it leaves to torch.
     """
-    on_cpu = phi_x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    fused = on_cpu and type(cell.rnn) in UPDATES and not torch.compiler.is_compiling()
-    return (unroll_fused if fused else unroll_split)(cell, phi_x, u, state, noise)
+    unroll = unroll_split if reason_against_fused(cell, phi_x) else unroll_fused
+    return unroll(cell, phi_x, u, state, noise)
+
+
+def unroll_native(
+    cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor
+) -> Unrolled:
+    """As `unroll_fused`, but refuses to do with anything less than the compiled loop.
+
+    Raises:
+        ValueError: where the loop cannot be compiled or does not serve the device or precision.
+    """
+    reason = reason_against_fused(cell, phi_x)
+    if reason is None and phi_x.dtype not in native.RUNNERS:
+        reason = f"it does not compute in {str(phi_x.dtype).removeprefix('torch.')}"
+    if reason is None and native.library() is None:
+        reason = "it could not be compiled, for the reason logged above"
+    if reason is not None:
+        raise ValueError(f"model.engine=native cannot run: {reason}; choose model.engine=fast")
+    return unroll_fused(cell, phi_x, u, state, noise)
+
+
+def reason_against_fused(cell: VRNNCell, phi_x: Tensor) -> str | None:
+    """Why `unroll_fused` does not serve here, if so."""
+    if phi_x.device.type != "cpu":
+        return f"it runs on a CPU, not on {phi_x.device}"
+    if torch.is_autocast_enabled("cpu"):
+        return "it knows no mixed precision"
+    if type(cell.rnn) not in UPDATES:
+        return f"it has no update for {type(cell.rnn).__name__}"
+    return "it is not for torch.compile" if torch.compiler.is_compiling() else None
 
 
 def unroll_fused(
     cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor
 ) -> Unrolled:
-    """As `unroll_plain`, with the loop and its gradient outside autograd, see `vrnn.fused`."""
+    """As `unroll_plain`, with the loop and its gradient outside autograd, see `vrnn.tape`."""
     rnn, update = cell.rnn, UPDATES[type(cell.rnn)]
     H, gates = rnn.hidden, rnn.gates * rnn.hidden
     first, *encoder = dense_layers(cell.encoder.hidden)
@@ -101,31 +139,38 @@ def unroll_fused(
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     tape = Tape(phi_x, len(phi_x), keep)
 
-    features = tape.slot(rnn.inputs, output=True)
-    own, latent = features[..., : phi_x.shape[-1]], features[..., phi_x.shape[-1] :]
-    tape.add(Load(phi_x, own))
-    seen = own if u is phi_x else tape.slot(u.shape[-1])
-    if u is not phi_x:
-        tape.add(Load(u, seen))
+    own = tape.input(phi_x)
+    seen = own if u is phi_x else tape.input(u)
+    latent = tape.slot(rnn.inputs - phi_x.shape[-1], output=True)
+    gates_x, gates_z = update.rows(rnn.input_weights[0]).split(
+        [phi_x.shape[-1], rnn.inputs - phi_x.shape[-1]], dim=1
+    )
 
     # The encoder's first layer stands beside the gates of the top layer: one product with h gives
     # both.
     layers = []
     for layer in range(rnn.layers):
-        top = layer == rnn.layers - 1
+        is_top = layer == rnn.layers - 1
         weight, bias = rnn.hidden_weights[layer], update.rows(rnn.biases[layer])
-        bias = F.pad(bias, (0, 4 * H - gates))
-        if top:
-            weight, bias = torch.cat([weight, encoder_h]), torch.cat([bias, first.bias])
-        a = tape.slot(len(bias))
-        states = [tape.slot(H, boundary=1, output=top) for _ in state]
-        tape.add(*(Start(x[layer], s) for x, s in zip(state, states, strict=True)))
-        tape.add(Load(bias, a), Product(states[0][:-1], weight, a[..., update.offset * H :]))
+        if is_top:
+            weight = torch.cat([weight, encoder_h])
+        a = tape.slot(4 * H + is_top * len(first.bias))
+        states = [tape.slot(H, boundary=1, output=is_top) for _ in state]
+        tape.start(*(Start(x[layer], s) for x, s in zip(state, states, strict=True)))
+        if layer == 0:
+            tape.add_affine(gates_x, bias, own, a[..., :gates])
+        else:
+            tape.add(Bias(bias, a[..., :gates]))
+        if gates < 4 * H:
+            tape.add(Bias(bias.new_zeros(4 * H - gates), a[..., gates : 4 * H]))
+        if is_top:
+            tape.add_affine(encoder_u, first.bias, seen, a[..., 4 * H :])
+        tape.add(Product(states[0][:-1], weight, a[..., update.offset * H :]))
         layers.append((a, states))
     a, (h, *_) = layers[-1]
 
     hidden = a[..., 4 * H :]
-    tape.add(Product(seen, encoder_u, hidden), ReLU(hidden))
+    tape.add(ReLU(hidden))
     for linear in encoder:
         hidden = dense(tape, hidden, linear)
         tape.add(ReLU(hidden))
@@ -148,11 +193,11 @@ def unroll_fused(
     for linear in phi_z:
         hidden = dense(tape, hidden, linear)
         tape.add(ReLU(hidden))
-    tape.add(Load(last.bias, latent), Product(hidden, last.weight, latent), ReLU(latent))
+    tape.add(Bias(last.bias, latent), Product(hidden, last.weight, latent), ReLU(latent))
 
-    below = features
+    below = latent
     for layer, (a, states) in enumerate(layers):
-        weight = update.rows(rnn.input_weights[layer])
+        weight = update.rows(rnn.input_weights[layer]) if layer else gates_z
         tape.add(Product(below, weight, a[..., :gates]), update(a[..., : 4 * H], *states))
         below = states[0][1:]
 
@@ -169,8 +214,12 @@ def dense_layers(mlp: MLP) -> list[nn.Linear]:
 
 def dense(tape: Tape, x: Slot, linear: nn.Linear, bias: Tensor | None = None) -> Slot:
     y = tape.slot(linear.out_features, output=True)
-    tape.add(Load(linear.bias if bias is None else bias, y), Product(x, linear.weight, y))
+    tape.add(Bias(linear.bias if bias is None else bias, y), Product(x, linear.weight, y))
     return y
 
 
-ENGINES: dict[str, Callable[..., Unrolled]] = {"fast": unroll_fast, "plain": unroll_plain}
+ENGINES: dict[str, Callable[..., Unrolled]] = {
+    "fast": unroll_fast,
+    "native": unroll_native,
+    "plain": unroll_plain,
+}

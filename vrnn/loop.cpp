@@ -1,0 +1,322 @@
+// The time loop of vrnn/fused.py without Python in between: the same operations on the same slots.
+// vrnn/native.py compiles it, lays out the structs and calls `run_float` or `run_double`.
+
+#include <ATen/cpu/vec/vec.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+namespace {
+
+template <class S>
+using Vec = at::vec::Vectorized<S>;
+
+enum Kind : int64_t { BIAS, PRODUCT, RELU, SAMPLE, LSTM, GRU };
+
+// A slot: the element (t, b, n) is at t * step + b * row + n.
+template <class S>
+struct Slot {
+  S *values, *grads;
+  int64_t step, row, width;
+  S* at(int64_t t, int64_t b) const { return values + t * step + b * row; }
+  S* grad(int64_t t, int64_t b) const { return grads + t * step + b * row; }
+};
+
+template <class S>
+struct Operation {
+  int64_t kind;
+  Slot<S> slots[3];
+  const S* weight;  // of a product, (outputs, inputs) with these strides
+  int64_t weight_row, weight_column;
+};
+
+// What one of the threads computes of every step: some rows and of these a part of the columns.
+struct Share {
+  int64_t first_row, last_row, part, parts;
+
+  template <class S>  // Columns in whole vectors.
+  std::pair<int64_t, int64_t> columns(int64_t width) const {
+    constexpr int64_t n = Vec<S>::size();
+    const int64_t vectors = (width + n - 1) / n;
+    return {vectors * part / parts * n, std::min(vectors * (part + 1) / parts * n, width)};
+  }
+};
+
+// ---- y += W x. A tile of y stays in registers: ROWS sequences by VECTORS vectors of outputs.
+
+#ifdef CPU_CAPABILITY_AVX512
+constexpr int ROWS = 8, VECTORS = 3;
+#else
+constexpr int ROWS = 4, VECTORS = 3;
+#endif
+constexpr int64_t DEPTH = 256;  // inputs at a time, so that their weights stay in the L1 cache
+
+template <class S>
+constexpr int64_t PANEL = VECTORS * Vec<S>::size();
+
+// W as panels of PANEL outputs, each (inputs, PANEL) in memory; the last is filled up with zeros.
+template <class S>
+struct Packed {
+  int64_t outputs, inputs;
+  std::unique_ptr<S, decltype(&std::free)> data{nullptr, &std::free};
+
+  Packed(int64_t outputs, int64_t inputs) : outputs(outputs), inputs(inputs) {
+    const int64_t bytes = panels() * PANEL<S> * inputs * sizeof(S);
+    data.reset(static_cast<S*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
+  }
+
+  int64_t panels() const { return (outputs + PANEL<S> - 1) / PANEL<S>; }
+  S* panel(int64_t p) const { return data.get() + p * PANEL<S> * inputs; }
+
+  void fill(int64_t p, const S* weight, int64_t row, int64_t column) {
+    const int64_t first = p * PANEL<S>, count = std::min(PANEL<S>, outputs - first);
+    S* to = panel(p);
+    for (int64_t k = 0; k < inputs; k++)
+      for (int64_t n = 0; n < PANEL<S>; n++)
+        *to++ = n < count ? weight[(first + n) * row + k * column] : S(0);
+  }
+};
+
+template <class S, int rows>
+void tile(const S* x, int64_t x_row, const S* w, int64_t depth, S* y, int64_t y_row, int64_t width) {
+  constexpr int64_t n = Vec<S>::size();
+  Vec<S> sum[rows][VECTORS];
+  for (int r = 0; r < rows; r++)
+    for (int v = 0; v < VECTORS; v++) {
+      const int64_t count = std::clamp(width - v * n, int64_t(0), n);
+      sum[r][v] = count ? Vec<S>::loadu(y + r * y_row + v * n, count) : Vec<S>(0);
+    }
+  for (int64_t k = 0; k < depth; k++, w += PANEL<S>) {
+    Vec<S> weights[VECTORS];
+    for (int v = 0; v < VECTORS; v++) weights[v] = Vec<S>::loadu(w + v * n);
+    for (int r = 0; r < rows; r++)
+      for (int v = 0; v < VECTORS; v++)
+        sum[r][v] = at::vec::fmadd(Vec<S>(x[r * x_row + k]), weights[v], sum[r][v]);
+  }
+  for (int r = 0; r < rows; r++)
+    for (int v = 0; v < VECTORS; v++)
+      if (const int64_t count = std::clamp(width - v * n, int64_t(0), n); count)
+        sum[r][v].store(y + r * y_row + v * n, count);
+}
+
+template <class S, int rows, class... Args>
+void tile_of(int64_t wanted, Args... args) {  // `tile` with rows = wanted
+  if constexpr (rows > 0) {
+    if (wanted == rows) return tile<S, rows>(args...);
+    tile_of<S, rows - 1>(wanted, args...);
+  }
+}
+
+// Shapes: x (B, inputs), y (B, outputs), at row 0.
+template <class S>
+void multiply(const Packed<S>& w, const S* x, int64_t x_row, S* y, int64_t y_row, const Share& share) {
+  const int64_t last = w.panels() * (share.part + 1) / share.parts;
+  for (int64_t p = w.panels() * share.part / share.parts; p < last; p++)
+    for (int64_t k = 0; k < w.inputs; k += DEPTH)
+      for (int64_t b = share.first_row; b < share.last_row; b += ROWS)
+        tile_of<S, ROWS>(std::min<int64_t>(ROWS, share.last_row - b), x + b * x_row + k, x_row,
+                         w.panel(p) + k * PANEL<S>, std::min(DEPTH, w.inputs - k),
+                         y + b * y_row + p * PANEL<S>, y_row, w.outputs - p * PANEL<S>);
+}
+
+// ---- Pointwise operations.
+
+// Calls f(b, n, count) for all rows of a share and vectors of `count` columns from n on.
+template <class S, class F>
+void pointwise(const Share& share, int64_t width, F f) {
+  const auto [first, last] = share.columns<S>(width);
+  for (int64_t b = share.first_row; b < share.last_row; b++)
+    for (int64_t n = first; n < last; n += Vec<S>::size())
+      f(b, n, std::min<int64_t>(Vec<S>::size(), last - n));
+}
+
+template <class S>
+Vec<S> sigmoid(Vec<S> x) {
+  return Vec<S>(1) / (Vec<S>(1) + x.neg().exp());
+}
+
+template <class S>  // softplus(a) + 1e-4, as vrnn.networks.positive
+Vec<S> positive(Vec<S> a) {
+  return at::vec::maximum(a, Vec<S>(0)) + a.abs().neg().exp().log1p() + Vec<S>(1e-4);
+}
+
+template <class S>
+void forward(const Operation<S>& op, const Packed<S>* weight, int64_t t, const Share& share) {
+  using V = Vec<S>;
+  const auto& [x, y, z] = op.slots;
+  switch (op.kind) {
+    case BIAS:
+      return pointwise<S>(share, y.width, [&](int64_t b, int64_t n, int64_t count) {
+        V::loadu(x.at(t, b) + n, count).store(y.at(t, b) + n, count);
+      });
+    case PRODUCT:
+      return multiply(*weight, x.at(t, 0), x.row, y.at(t, 0), y.row, share);
+    case RELU:
+      return pointwise<S>(share, x.width, [&](int64_t b, int64_t n, int64_t count) {
+        S* at = x.at(t, b) + n;
+        at::vec::maximum(V::loadu(at, count), V(0)).store(at, count);
+      });
+    case SAMPLE:
+      return pointwise<S>(share, z.width, [&](int64_t b, int64_t n, int64_t count) {
+        const S* out = x.at(t, b) + n;
+        const V std = positive(V::loadu(out + z.width, count));
+        const V noise = V::loadu(y.at(t, b) + n, count);
+        at::vec::fmadd(std, noise, V::loadu(out, count)).store(z.at(t, b) + n, count);
+      });
+    case LSTM:
+      return pointwise<S>(share, y.width, [&](int64_t b, int64_t n, int64_t count) {
+        S* a[4];
+        for (int k = 0; k < 4; k++) a[k] = x.at(t, b) + k * y.width + n;
+        const V i = sigmoid(V::loadu(a[0], count)), f = sigmoid(V::loadu(a[1], count));
+        const V g = V::loadu(a[2], count).tanh(), o = sigmoid(V::loadu(a[3], count));
+        const V c = f * V::loadu(z.at(t, b) + n, count) + i * g;
+        i.store(a[0], count), f.store(a[1], count), g.store(a[2], count), o.store(a[3], count);
+        c.store(z.at(t + 1, b) + n, count);
+        (o * c.tanh()).store(y.at(t + 1, b) + n, count);
+      });
+    case GRU:
+      return pointwise<S>(share, y.width, [&](int64_t b, int64_t j, int64_t count) {
+        S* a[4];
+        for (int k = 0; k < 4; k++) a[k] = x.at(t, b) + k * y.width + j;
+        const V r = sigmoid(V::loadu(a[1], count)), u = sigmoid(V::loadu(a[2], count));
+        const V n = (V::loadu(a[0], count) + r * V::loadu(a[3], count)).tanh();
+        const V h = V::loadu(y.at(t, b) + j, count);
+        n.store(a[0], count), r.store(a[1], count), u.store(a[2], count);
+        (n + u * (h - n)).store(y.at(t + 1, b) + j, count);
+      });
+  }
+}
+
+template <class S>
+void backward(const Operation<S>& op, const Packed<S>* weight, int64_t t, const Share& share) {
+  using V = Vec<S>;
+  const auto& [x, y, z] = op.slots;
+  const V one(1);
+  switch (op.kind) {
+    case PRODUCT:
+      return multiply(*weight, y.grad(t, 0), y.row, x.grad(t, 0), x.row, share);
+    case RELU:
+      return pointwise<S>(share, x.width, [&](int64_t b, int64_t n, int64_t count) {
+        S* dx = x.grad(t, b) + n;
+        const V on = V::loadu(x.at(t, b) + n, count) > V(0);
+        V::blendv(V(0), V::loadu(dx, count), on).store(dx, count);
+      });
+    case SAMPLE:
+      return pointwise<S>(share, z.width, [&](int64_t b, int64_t n, int64_t count) {
+        S *dmean = x.grad(t, b) + n, *da = dmean + z.width;
+        const V dz = V::loadu(z.grad(t, b) + n, count), noise = V::loadu(y.at(t, b) + n, count);
+        const V slope = sigmoid(V::loadu(x.at(t, b) + z.width + n, count));
+        (V::loadu(dmean, count) + dz).store(dmean, count);
+        (V::loadu(da, count) + dz * noise * slope).store(da, count);
+      });
+    case LSTM:
+      return pointwise<S>(share, y.width, [&](int64_t b, int64_t n, int64_t count) {
+        V a[4];
+        S* da[4];
+        for (int k = 0; k < 4; k++) {
+          a[k] = V::loadu(x.at(t, b) + k * y.width + n, count);
+          da[k] = x.grad(t, b) + k * y.width + n;
+        }
+        const auto& [i, f, g, o] = a;
+        const V before = V::loadu(z.at(t, b) + n, count);
+        const V tanh_c = V::loadu(z.at(t + 1, b) + n, count).tanh();
+        const V dh = V::loadu(y.grad(t + 1, b) + n, count);
+        const V dc = V::loadu(z.grad(t + 1, b) + n, count) + dh * o * (one - tanh_c * tanh_c);
+        (dc * g * i * (one - i)).store(da[0], count);
+        (dc * before * f * (one - f)).store(da[1], count);
+        (dc * i * (one - g * g)).store(da[2], count);
+        (dh * tanh_c * o * (one - o)).store(da[3], count);
+        S* dbefore = z.grad(t, b) + n;
+        (V::loadu(dbefore, count) + dc * f).store(dbefore, count);
+      });
+    case GRU:
+      return pointwise<S>(share, y.width, [&](int64_t b, int64_t j, int64_t count) {
+        V a[4];
+        S* da[4];
+        for (int k = 0; k < 4; k++) {
+          a[k] = V::loadu(x.at(t, b) + k * y.width + j, count);
+          da[k] = x.grad(t, b) + k * y.width + j;
+        }
+        const auto& [n, r, u, uh] = a;
+        S* dbefore = y.grad(t, b) + j;
+        const V before = V::loadu(y.at(t, b) + j, count);
+        const V dh = V::loadu(y.grad(t + 1, b) + j, count);
+        const V dn = dh * (one - u) * (one - n * n);
+        dn.store(da[0], count);
+        (dn * uh * r * (one - r)).store(da[1], count);
+        (dh * (before - n) * u * (one - u)).store(da[2], count);
+        (dn * r).store(da[3], count);
+        (V::loadu(dbefore, count) + dh * u).store(dbefore, count);
+      });
+  }
+}
+
+// ---- The loop.
+
+// The threads share the rows, and never wait for each other, unless the weights are so many that
+// each of them had better read only its part of them.
+constexpr int64_t SHARED_BYTES = 4 << 20;
+
+template <class S>
+void run(const Operation<S>* ops, int64_t count, int64_t steps, int64_t rows, int64_t threads,
+         bool back) {
+  std::vector<std::unique_ptr<Packed<S>>> packed(count);
+  int64_t bytes = 0;
+  for (int64_t k = 0; k < count; k++)
+    if (ops[k].kind == PRODUCT) {
+      const auto& [x, y, _] = ops[k].slots;
+      packed[k] = std::make_unique<Packed<S>>(back ? x.width : y.width, back ? y.width : x.width);
+      bytes += x.width * y.width * sizeof(S);
+    }
+  const bool by_columns = bytes > SHARED_BYTES;
+  if (!by_columns) threads = std::clamp<int64_t>(rows / ROWS, 1, threads);
+
+#pragma omp parallel num_threads(threads)
+  {
+    int64_t thread = 0, team = 1;
+#ifdef _OPENMP
+    thread = omp_get_thread_num(), team = omp_get_num_threads();
+#endif
+    for (int64_t k = 0; k < count; k++)
+      if (packed[k]) {
+        const auto& op = ops[k];
+        for (int64_t p = thread; p < packed[k]->panels(); p += team)
+          packed[k]->fill(p, op.weight, back ? op.weight_column : op.weight_row,
+                          back ? op.weight_row : op.weight_column);
+      }
+#pragma omp barrier
+    const Share share = by_columns
+                            ? Share{0, rows, thread, team}
+                            : Share{rows * thread / team, rows * (thread + 1) / team, 0, 1};
+    for (int64_t step = 0; step < steps; step++)
+      for (int64_t j = 0; j < count; j++) {
+        const int64_t k = back ? count - 1 - j : j;
+        if (back)
+          backward(ops[k], packed[k].get(), steps - 1 - step, share);
+        else
+          forward(ops[k], packed[k].get(), step, share);
+        if (by_columns) {
+#pragma omp barrier
+        }
+      }
+  }
+}
+
+}  // namespace
+
+extern "C" void run_float(const Operation<float>* ops, int64_t count, int64_t steps, int64_t rows,
+                          int64_t threads, bool back) {
+  run(ops, count, steps, rows, threads, back);
+}
+
+extern "C" void run_double(const Operation<double>* ops, int64_t count, int64_t steps,
+                           int64_t rows, int64_t threads, bool back) {
+  run(ops, count, steps, rows, threads, back);
+}

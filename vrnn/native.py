@@ -1,0 +1,121 @@
+"""Compiles `loop.cpp` at first use and runs the operations of a time loop in it.
+
+The library is kept in $VRNN_CACHE (default ~/.cache/vrnn) under a name that says which source,
+version of torch and processor features it was built from.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["Operation", "Slot", "library", "run"]
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("loop.cpp")
+TORCH = Path(torch.__file__).parent
+FEATURES = {
+    "AVX2": ["-mavx2", "-mfma", "-mf16c"],
+    "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
+}
+RUNNERS = {torch.float32: "run_float", torch.float64: "run_double"}
+
+
+class Slot(ctypes.Structure):
+    """As Slot in loop.cpp."""
+
+    _fields_ = [
+        ("values", ctypes.c_void_p),
+        ("grads", ctypes.c_void_p),
+        ("step", ctypes.c_int64),
+        ("row", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+    ]
+
+    @classmethod
+    def of(cls, values: Tensor, grads: Tensor) -> "Slot":
+        """Shapes: (T, B, N) both, with the same strides, N contiguous; or grads empty."""
+        step, row, _ = values.stride()
+        return cls(values.data_ptr(), grads.data_ptr(), step, row, values.shape[-1])
+
+
+class Operation(ctypes.Structure):
+    """As Operation in loop.cpp."""
+
+    _fields_ = [
+        ("kind", ctypes.c_int64),
+        ("slots", Slot * 3),
+        ("weight", ctypes.c_void_p),
+        ("weight_row", ctypes.c_int64),
+        ("weight_column", ctypes.c_int64),
+    ]
+
+
+def run(
+    dtype: torch.dtype, operations: Sequence[Operation], steps: int, rows: int, backward: bool
+) -> None:
+    """Runs T steps of the operations, or their derivatives from the last step to the first."""
+    runner = getattr(library(), RUNNERS[dtype])
+    array = (Operation * len(operations))(*operations)
+    runner(array, len(operations), steps, rows, torch.get_num_threads(), backward)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled loop, or None, with one log line that says why, where it cannot be had."""
+    try:
+        built = ctypes.CDLL(str(build()))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("The loop over time runs in Python, which takes longer: %s", reason(error))
+        return None
+    for name in RUNNERS.values():
+        integers = [ctypes.c_int64] * 4
+        getattr(built, name).argtypes = [ctypes.POINTER(Operation), *integers, ctypes.c_bool]
+        getattr(built, name).restype = None
+    return built
+
+
+def build() -> Path:
+    """Compiles the loop unless that was done before, and returns the library's file."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    flags = [
+        *("-std=c++20", "-O3", "-fPIC", "-shared", "-fopenmp", "-w"),
+        *FEATURES.get(capability, []),
+        f"-DCPU_CAPABILITY={capability}",
+        f"-DCPU_CAPABILITY_{capability}",
+        f"-I{TORCH / 'include'}",
+    ]
+    made_from = [SOURCE.read_text(), torch.__version__, *flags]
+    key = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:16]
+    file = Path(os.environ.get("VRNN_CACHE") or Path.home() / ".cache" / "vrnn") / f"loop-{key}.so"
+    if file.exists():
+        return file
+
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        raise FileNotFoundError("there is no C++ compiler; install g++ or name one by $CXX")
+    links = [f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10"]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        made = Path(folder) / file.name
+        command = [compiler, *flags, str(SOURCE), "-o", str(made), *links]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        made.replace(file)  # At once, so that processes that build side by side do no harm.
+    return file
+
+
+def reason(error: OSError | subprocess.SubprocessError) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        errors = [line for line in error.stderr.splitlines() if "error" in line]
+        return f"{error.cmd[0]} failed: {(errors or ['no message'])[0]}"
+    return str(error)

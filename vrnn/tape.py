@@ -1,0 +1,126 @@
+"""The loop over time without autograd inside it, and its gradient as the same loop backwards.
+
+A time step is a list of operations (`vrnn.fused`), a `Tape`. Each knows its own derivative: the
+list runs forwards for t = 1..T and backwards for t = T..1, adding to the gradients of what was
+read. A product whose input is known beforehand is formed for all t at once before the loop, and a
+weight's gradient over all T * B rows after it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vrnn import native
+from vrnn.fused import Bias, Input, Operation, Product, Slot, Start
+
+__all__ = ["Tape"]
+
+
+class Tape:
+    """The operations of a time step, in order, and the slots they work on.
+
+    Args:
+        like: gives B and the data type, (*, B, *).
+        steps: T.
+        keep: whether to remember all steps, as the backward pass needs, or of outputs only.
+    """
+
+    def __init__(self, like: Tensor, steps: int, keep: bool) -> None:
+        self.like, self.steps, self.keep = like, steps, keep
+        self.slots: list[Slot] = []
+        self.beforehand: list[Operation] = []
+        self.operations: list[Operation] = []
+
+    def slot(self, width: int, boundary: int = 0, output: bool = False) -> Slot:
+        """Allocates a slot of T + `boundary` steps."""
+        steps = self.steps + boundary
+        kept = steps if self.keep or output else 1
+        memory = self.like.new_empty(kept, self.like.shape[-2], width)
+        self.slots.append(Slot(memory.expand(steps, -1, -1)))
+        return self.slots[-1]
+
+    def input(self, x: Tensor) -> Slot:
+        """A slot on what is known for all steps, (T, B, N)."""
+        operation = Input(x)
+        self.beforehand.append(operation)
+        self.slots.append(operation.x)
+        return operation.x
+
+    def start(self, *operations: Start) -> None:
+        self.beforehand.extend(operations)
+
+    def add(self, *operations: Operation) -> None:
+        self.operations.extend(operations)
+
+    def add_affine(self, weight: Tensor, bias: Tensor, x: Slot, y: Slot) -> None:
+        """y_t = W x_t + b of an input x: before the loop, where all steps are kept."""
+        if self.keep:
+            x, y = x.at_once(), y.at_once()
+        operations = self.beforehand if self.keep else self.operations
+        operations.extend([Bias(bias, y), Product(x, weight, y)])
+
+    def play(self, *outputs: Slot) -> tuple[Tensor, ...]:
+        """Runs all steps and returns `outputs`, differentiable in all that operations got."""
+        given = [operation.given for operation in self.users()]
+        assert {x.dtype for x in given if x is not None} == {self.like.dtype}
+        return Loop.apply(self, outputs, *given)  # type: ignore[no-untyped-call]
+
+    def users(self) -> list[Operation]:
+        """The operations that use tensors from outside."""
+        operations = self.beforehand + self.operations
+        return [operation for operation in operations if operation.given is not None]
+
+    def forward(self) -> None:
+        for operation in self.beforehand:
+            operation.forward(0)
+        if self.compiled:
+            return self.run(backward=False)
+        for t in range(self.steps):
+            for operation in self.operations:
+                operation.forward(t)
+
+    def backward(self, outputs: Iterable[Slot], grads: Iterable[Tensor]) -> None:
+        """Computes the gradients of all slots from those of `outputs`."""
+        for slot in self.slots:
+            slot.receive(torch.zeros_like(slot.values))
+        for slot, grad in zip(outputs, grads, strict=True):
+            slot.grads.copy_(grad)
+        if self.compiled:
+            self.run(backward=True)
+        else:
+            for t in reversed(range(self.steps)):
+                for operation in reversed(self.operations):
+                    operation.backward(t)
+        for operation in reversed(self.beforehand):
+            operation.backward(0)
+
+    @property
+    def compiled(self) -> bool:
+        return self.like.dtype in native.RUNNERS and native.library() is not None
+
+    def run(self, backward: bool) -> None:
+        """Runs the loop in `loop.cpp`."""
+        rows = [operation.native() for operation in self.operations]
+        native.run(self.like.dtype, rows, self.steps, self.like.shape[-2], backward)
+
+
+class Loop(torch.autograd.Function):
+    """A tape as one node of autograd's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, outputs: tuple[Slot, ...], *given: Tensor) -> Any:
+        ctx.tape, ctx.outputs = tape, outputs
+        ctx.save_for_backward(*given)
+        tape.forward()
+        return tuple(slot.values.clone() for slot in outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors  # raises where a weight has been changed since
+        ctx.tape.backward(ctx.outputs, grads)
+        needed = zip(ctx.tape.users(), ctx.needs_input_grad[2:], strict=True)
+        return None, None, *(user.gradient() if need else None for user, need in needed)
