@@ -124,8 +124,9 @@ def panels(runs: dict[str, Curves]) -> list[dict[str, Any]]:
         runs: curves by the name of their run, which is shown if there are several.
 
     Returns:
-        Of each panel "title", "unit", "log", and "series" with "name", "run" (its number), "x",
-        "y" (None where a value is not finite) and "dashed".
+        Of each panel "title", "unit", "log", and "series" with "name", "legend" (what is shown and
+        hidden together), "colour" (a number), "dashed", "x", "y" (None where a value is not
+        finite), "count" of logged points, and "lost", those of them that are not finite.
     """
     kl = [c.y for curves in runs.values() for name, c in curves.items() if name in KL]
     exact = not any(y.any() for y in kl)
@@ -147,16 +148,19 @@ def panel(
     runs: dict[str, Curves], title: str, unit: str, series: Any, log: bool = False
 ) -> dict[str, Any]:
     several = len(runs) > 1
+    found = {run: series(curves) for run, curves in runs.items()}
+    # Of several runs the colour tells which, so that training and validation differ in dashes.
+    both = len({label.partition(",")[0] for curves in found.values() for label in curves}) > 1
     lines = []
-    for number, (run, curves) in enumerate(runs.items()):
-        for i, (label, curve) in enumerate(series(curves).items()):
+    for number, (run, curves) in enumerate(found.items()):
+        for i, (label, curve) in enumerate(curves.items()):
             kept = thin(curve)
             lines.append(
                 {
-                    "name": f"{run}, {label}" if several and label else run if several else label,
-                    "run": number,
+                    "name": f"{run}, {label}" if several else label,
+                    "legend": run if several else label,
                     "colour": number if several else i,
-                    "dashed": several and label.startswith("training"),
+                    "dashed": several and both and label.startswith("training"),
                     "x": [float(x) for x in kept.x],
                     "y": [float(f"{y:.6g}") if np.isfinite(y) else None for y in kept.y],
                     "count": len(curve.x),

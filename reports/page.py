@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +74,21 @@ def write_comparison(folders: Sequence[Path], file: Path, seed: int = 0) -> Path
     Raises:
         ValueError: if a folder is no run's.
     """
+    from rich.console import Console
     from rich.progress import track
 
     runs = [read_run(folder) for folder in folders]
     names = distinct(runs)
-    made = [drawn_from_checkpoint(run, seed) for run in track(runs, "generating", transient=True)]
+    made = [
+        drawn_from_checkpoint(run, seed)
+        for run in track(runs, "generating", transient=True, console=Console(stderr=True))
+    ]
     originals = {str(run.data.get("name")): run for run in runs}
     sounds = sum(min(len(m.x), 4) for m in made) + 4 * len(originals)
     groups = []
     for data, example in originals.items():
         members = [i for i, run in enumerate(runs) if str(run.data.get("name")) == data]
+        curves = panels({names[i]: runs[i].curves for i in members})
         reals = real(example)
         lists = {"Real": reals} | {names[i]: made[i] for i in members}
         drawn = {name: drawings(example, some, sounds) for name, some in lists.items()}
@@ -90,6 +96,7 @@ def write_comparison(folders: Sequence[Path], file: Path, seed: int = 0) -> Path
             {
                 "data": data,
                 "kind": example.kind,
+                "panels": curves,
                 "notes": notes_of(lists),
                 "rows": side_by_side(drawn),
             }
@@ -99,7 +106,6 @@ def write_comparison(folders: Sequence[Path], file: Path, seed: int = 0) -> Path
         title=f"{len(runs)} runs compared",
         runs=list(zip(names, runs, strict=True)),
         tables=compared(runs, names),
-        panels=panels({name: run.curves for name, run in zip(names, runs, strict=True)}),
         groups=groups,
         seed=seed,
     )
@@ -123,12 +129,12 @@ def drawings(run: Run, some: Sequences, sounds: int) -> list[Drawing]:
     return draw(run.kind, some.x, some.titles, rate, columns, sounds)
 
 
-def side_by_side(lists: Mapping[str, list[Drawing]]) -> list[list[tuple[str, Drawing]]]:
-    """Row by row, under the name of their list; lists that are empty take no room."""
-    n = max(len(drawn) for drawn in lists.values())
-    return [
-        [(name, drawn[i]) for name, drawn in lists.items() if i < len(drawn)] for i in range(n)
-    ]
+def side_by_side(lists: Mapping[str, list[Drawing]]) -> list[list[tuple[str, Drawing | None]]]:
+    """Row by row, under the name of their list; lists that are empty take no room, and others
+    leave gaps."""
+    filled = {name: drawn for name, drawn in lists.items() if drawn}
+    rows = zip_longest(*filled.values())
+    return [list(zip(filled, row, strict=True)) for row in rows]
 
 
 def notes_of(lists: Mapping[str, Sequences]) -> list[str]:
@@ -191,13 +197,21 @@ def plain(value: Any) -> str:
 
 
 def distinct(runs: Sequence[Run]) -> list[str]:
-    """Names of runs, by as many parents as it takes to tell them apart."""
+    """Names of runs, each by as many parents as it takes to tell it from the others."""
     paths = [run.folder.resolve() for run in runs]
-    for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        names = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError("the same run is named twice")
+    if len(set(paths)) < len(paths):
+        raise ValueError("the same run is named twice")
+
+    def last(path: Path, depth: int) -> str:
+        return "/".join(path.parts[-depth:])
+
+    names = []
+    for path in paths:
+        depth = 1
+        while sum(last(other, depth) == last(path, depth) for other in paths) > 1:
+            depth += 1
+        names.append(last(path, depth))
+    return names
 
 
 def render(template: str, **content: Any) -> str:

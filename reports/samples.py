@@ -39,7 +39,7 @@ def generated(run: Run) -> Sequences:
     problem = ""
     if file.is_file():
         try:
-            with np.load(file) as arrays:
+            with open(file, "rb") as opened, np.load(opened) as arrays:
                 if arrays["x"].ndim != 3:
                     raise ValueError(f"x is of shape {arrays['x'].shape}")
                 x = list(arrays["x"])
@@ -98,7 +98,7 @@ def real(run: Run) -> Sequences:
 
 
 def kept(file: Path) -> Sequences:
-    with np.load(file) as arrays:
+    with open(file, "rb") as opened, np.load(opened) as arrays:
         ends = arrays["lengths"].cumsum()[:-1]
         x = np.split(arrays["x"], ends)
         return Sequences(

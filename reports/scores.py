@@ -177,7 +177,7 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Table]:
             for run, name in zip(runs, names, strict=True)
             if str(run.data.get("name", "unknown data")) == data
         ]
-        unit, suffix, digits = unit_of(group[0][0])
+        unit, suffix, digits = unit_of(next((r for r, _ in group if r.figures), group[0][0]))
         group.sort(key=lambda pair: -best_score(pair[0], suffix))
         columns = [n for n in ("elbo", "iwae", "fivo", "paper", "kl") if any_has(group, n)]
         heads = {"elbo": "ELBO or log p(x)", "iwae": "IWAE", "fivo": "FIVO", "paper": "paper*"}

@@ -80,20 +80,21 @@
     }
 
     legend(place) {
-      this.series.forEach((s, i) => {
+      for (const name of new Set(this.series.map((s) => s.legend))) {
+        const { colour } = this.series.find((s) => s.legend === name);
         const button = document.createElement("button");
         button.type = "button";
         button.setAttribute("aria-pressed", "true");
         const swatch = make("svg", { viewBox: "0 0 20 8", "aria-hidden": "true" });
-        make("path", { d: "M0 4H20", style: this.stroke(s), "stroke-width": 2.5 }, swatch);
-        button.append(swatch, s.name);
+        make("path", { d: "M0 4H20", style: this.stroke({ colour }), "stroke-width": 2.5 }, swatch);
+        button.append(swatch, name);
         button.addEventListener("click", () => {
-          this.hidden.has(i) ? this.hidden.delete(i) : this.hidden.add(i);
-          button.setAttribute("aria-pressed", String(!this.hidden.has(i)));
+          this.hidden.has(name) ? this.hidden.delete(name) : this.hidden.add(name);
+          button.setAttribute("aria-pressed", String(!this.hidden.has(name)));
           this.draw();
         });
         place.append(button);
-      });
+      }
     }
 
     stroke(s) {
@@ -101,7 +102,7 @@
     }
 
     get visible() {
-      return this.series.filter((_, i) => !this.hidden.has(i));
+      return this.series.filter((s) => !this.hidden.has(s.legend));
     }
 
     value(y) {
