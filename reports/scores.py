@@ -183,7 +183,8 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Table]:
         heads = {"elbo": "ELBO or log p(x)", "iwae": "IWAE", "fivo": "FIVO", "paper": "paper*"}
         rows = []
         for run, name in group:
-            cells = [cell(run, n, "_per_step" if n == "kl" else suffix, digits) for n in columns]
+            units = {n: ("_per_step", 4) if n == "kl" else (suffix, digits) for n in columns}
+            cells = [cell(run, n, *unit) for n, unit in units.items()]
             size = run.figures.get("parameters")
             rest = [f"{size:,.0f}" if size else "", count(run, "updates"), count(run, "minutes")]
             rows.append(

@@ -140,7 +140,7 @@
         const label = make("text", { x: PAD.left - 8, y: this.py(t) + 4, "text-anchor": "end" }, this.svg);
         label.textContent = shown(this.log ? 10 ** t : t);
       }
-      const across = ticks(first, first + span, width < 420 ? 3 : 5);
+      const across = ticks(first, first + span, 5);
       for (const t of across) {
         const label = make("text", { x: this.px(t), y: HEIGHT - 6, "text-anchor": "middle" }, this.svg);
         label.textContent = shown(t);
