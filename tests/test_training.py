@@ -46,6 +46,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_figures_checkpoints_and_samples(spoiled: Path) -> None:
     files = {str(path.relative_to(spoiled)) for path in spoiled.rglob("*") if path.is_file()}
     samples = {f"samples/generated.{suffix}" for suffix in ("png", "svg", "npz")}
+    samples |= {"samples/real.npz", "report.html"}
     names = ("best", "last", "last-prev")
     kept = {f"checkpoints/{name}.ckpt" for name in names} | {
         "metrics.json",
