@@ -16,6 +16,7 @@ import hydra
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from omegaconf import DictConfig
+    from rich.console import Console
 
     from datamodules.base import SequenceData
     from vrnn.module import VRNNModule
@@ -37,6 +38,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from callbacks.checks import check_bits, check_kind
     from callbacks.errors import check_types
     from callbacks.record import record
+    from callbacks.samples import write_real
     from callbacks.tracking import close_loggers, quieten_lightning
     from vrnn.module import VRNNModule
 
@@ -64,6 +66,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     started = time.monotonic()
     if rank_zero_only.rank == 0:
         record(Path(cfg.output_dir), plain, data)
+        write_real(data, Path(cfg.output_dir) / "samples")
 
     loggers = [instantiate(node) for node in plain["logger"].values()]
     try:
@@ -137,8 +140,23 @@ def conclude(
         "results: metrics.json, metrics.csv, samples/ and checkpoints/ in", soft_wrap=True
     )
     console.print(f"  {shown(folder)}", soft_wrap=True)
+    if cfg.report and not trainer.fast_dev_run:
+        report(folder, console)
     console.print(f"next: python evaluate.py {shown(folder)} --k 40", soft_wrap=True)
     console.print(f"      python generate.py {shown(folder)} --n 16", soft_wrap=True)
+
+
+def report(folder: Path, console: "Console") -> None:
+    """Writes the run as a page. The run is over and its results are safe, so a page that fails
+    must not make it fail."""
+    from reports.page import write_report
+
+    try:
+        page = write_report(folder)
+    except Exception as error:
+        log.warning("no report.html: %s; python -m reports %s tries again", error, shown(folder))
+    else:
+        console.print(f"to look at: {shown(page)}", soft_wrap=True)
 
 
 def shown(folder: Path) -> Path:

@@ -23,7 +23,7 @@ __all__ = ["finished", "fingerprint", "record"]
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetrics", "numpy")
 SAMPLED = 64
-FREE = ("ckpt", "output_dir")
+FREE = ("ckpt", "output_dir", "report")
 """Options that the results do not depend on."""
 
 

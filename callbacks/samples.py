@@ -11,8 +11,22 @@ from torch import Tensor
 
 from callbacks.drawing import draw
 from callbacks.sounds import write_midi, write_wav
+from datamodules.base import SequenceData
 
-__all__ = ["Generated", "generate_raw", "typical_steps", "write_samples"]
+__all__ = [
+    "Generated",
+    "generate_raw",
+    "real_examples",
+    "typical_steps",
+    "write_real",
+    "write_samples",
+]
+
+EXAMPLES = 8
+"""Real sequences that are kept beside generated ones."""
+
+LONGEST = 2000
+"""Frames of a real sequence that are kept, at most."""
 
 
 class Generated(NamedTuple):
@@ -59,6 +73,33 @@ def generate_raw(
     except NotImplementedError:
         means = None
     return Generated(raw([frame.x for frame in frames]), means)
+
+
+def real_examples(data: SequenceData) -> tuple[list[np.ndarray], list[str]]:
+    """Sequences (T_i, D) of the validation split in raw units, spread evenly over it and cut to
+    2,000 frames, and their names."""
+    split = data.splits["val"]
+    chosen = np.unique(np.linspace(0, len(split) - 1, EXAMPLES).round().astype(int))
+    sequences = [np.array(split.piece(int(i), 0, LONGEST)) for i in chosen]
+    return sequences, [split.keys[int(i)] for i in chosen]
+
+
+def write_real(data: SequenceData, folder: Path) -> None:
+    """Writes <folder>/real.npz, by which a run folder can show what it was trained on.
+
+    It holds `x`, the frames (N, D) of `real_examples` end to end, their `lengths` (n,) and `keys`
+    (n,), the `rate`, and the names of the `columns` (D,).
+    """
+    sequences, keys = real_examples(data)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        folder / "real.npz",
+        x=np.concatenate(sequences),
+        lengths=np.array([len(x) for x in sequences]),
+        keys=np.array(keys),
+        rate=np.array(data.rate),
+        columns=np.array(data.columns),
+    )
 
 
 def write_samples(generated: Generated, data: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -1,0 +1,244 @@
+"""One run, or several beside each other, as a page in a single file that opens from disk."""
+
+import base64
+import hashlib
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
+
+from reports.curves import panels
+from reports.drawings import Drawing, draw, png
+from reports.run import Run, read_run
+from reports.samples import Sequences, drawn_from_checkpoint, generated, real
+from reports.scores import compared, published, tables, tiles
+
+__all__ = ["write_comparison", "write_report"]
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+WIDEST = 1400
+"""Pixels of a picture, at most."""
+
+SCRIPTS = ("charts.js", "players.js")
+
+KINDS = {
+    "pen": "handwriting",
+    "audio": "sound",
+    "binary": "piano rolls",
+    "real": "sequences of real numbers",
+}
+
+
+def write_report(folder: Path, figures: Mapping[str, Figure] | None = None) -> Path:
+    """Writes <folder>/report.html, of a run that ended, failed or goes on, with what there is.
+
+    Args:
+        figures: pictures of the latents by title.
+
+    Raises:
+        ValueError: if the folder is no run's.
+    """
+    run = read_run(folder)
+    shown = examples(run, real(run), generated(run))
+    content = render(
+        "report.html",
+        title=run.title,
+        run=run,
+        kind=KINDS.get(run.kind, "sequences"),
+        tiles=tiles(run),
+        samples=shown,
+        panels=panels({run.name: run.curves}),
+        tables=tables(run),
+        published=published(run),
+        figures=pictures(run, figures or {}),
+        config=yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True, width=88),
+        environment=environment(run),
+    )
+    return write(content, folder / "report.html")
+
+
+def write_comparison(folders: Sequence[Path], file: Path, seed: int = 0) -> Path:
+    """Writes one page that compares runs: curves on one axis, scores sorted, and what the models
+    generate from the same seed side by side.
+
+    Raises:
+        ValueError: if a folder is no run's.
+    """
+    from rich.progress import track
+
+    runs = [read_run(folder) for folder in folders]
+    names = distinct(runs)
+    made = [drawn_from_checkpoint(run, seed) for run in track(runs, "generating", transient=True)]
+    originals = {str(run.data.get("name")): run for run in runs}
+    sounds = sum(min(len(m.x), 4) for m in made) + 4 * len(originals)
+    groups = []
+    for data, example in originals.items():
+        members = [i for i, run in enumerate(runs) if str(run.data.get("name")) == data]
+        reals = real(example)
+        lists = {"Real": reals} | {names[i]: made[i] for i in members}
+        drawn = {name: drawings(example, some, sounds) for name, some in lists.items()}
+        groups.append(
+            {
+                "data": data,
+                "kind": example.kind,
+                "notes": notes_of(lists),
+                "rows": side_by_side(drawn),
+            }
+        )
+    content = render(
+        "comparison.html",
+        title=f"{len(runs)} runs compared",
+        runs=list(zip(names, runs, strict=True)),
+        tables=compared(runs, names),
+        panels=panels({name: run.curves for name, run in zip(names, runs, strict=True)}),
+        groups=groups,
+        seed=seed,
+    )
+    return write(content, file)
+
+
+def examples(run: Run, reals: Sequences, made: Sequences) -> dict[str, Any]:
+    """Real and generated sequences, drawn, and where they come from."""
+    lists = {"Real": reals, "Generated": made}
+    if run.kind == "audio" and made.mean:
+        lists["Generated, means"] = made._replace(x=made.mean)
+    sounds = sum(len(some.x) for some in lists.values())
+    drawn = {name: drawings(run, some, max(sounds, 1)) for name, some in lists.items()}
+    notes = notes_of({"Real": reals, "Generated": made})
+    return {"rows": side_by_side(drawn), "notes": notes}
+
+
+def drawings(run: Run, some: Sequences, sounds: int) -> list[Drawing]:
+    rate = float(run.data.get("rate") or some.rate or 1.0)
+    columns = [str(column) for column in run.data.get("columns", [])]
+    return draw(run.kind, some.x, some.titles, rate, columns, sounds)
+
+
+def side_by_side(lists: Mapping[str, list[Drawing]]) -> list[list[tuple[str, Drawing]]]:
+    """Row by row, under the name of their list; lists that are empty take no room."""
+    n = max(len(drawn) for drawn in lists.values())
+    return [
+        [(name, drawn[i]) for name, drawn in lists.items() if i < len(drawn)] for i in range(n)
+    ]
+
+
+def notes_of(lists: Mapping[str, Sequences]) -> list[str]:
+    return [f"{name}: {some.note[:1].lower()}{some.note[1:]}" for name, some in lists.items()]
+
+
+def pictures(run: Run, figures: Mapping[str, Figure]) -> list[tuple[str, str]]:
+    """Titles and sources of pictures: of the latents' use as it was last drawn, of `figures`, or
+    else of what lies in figures/ of the run."""
+    files = {"Use of the latents by dimension and by step": run.folder / "samples" / "latents.png"}
+    if not figures:
+        kept = sorted((run.folder / "figures").glob("*.png"))
+        files |= {
+            file.stem.replace("_", " ").replace("-", " ").capitalize(): file for file in kept
+        }
+    drawn = []
+    for title, file in files.items():
+        try:
+            with Image.open(file) as image:
+                drawn.append((title, small_png(image)))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            run.notes.append(f"{file.name} cannot be read ({error}).")
+    for title, figure in figures.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        with Image.open(buffer) as image:
+            drawn.append((title, small_png(image)))
+    return drawn
+
+
+def small_png(image: Image.Image) -> str:
+    """In 64 colours, which is enough for plots and takes a third of the room."""
+    small = image.convert("RGB")
+    small.thumbnail((WIDEST, WIDEST * 4))
+    return png(small.quantize(64, dither=Image.Dither.NONE))
+
+
+def environment(run: Run) -> list[tuple[str, str]]:
+    """What run.json says of code, versions, hardware and data, as names and values."""
+    record = run.record
+    if not record:
+        return []
+    changed = " with changes (changes.patch)" if record.get("changed") else ""
+    rows = [
+        ("commit", f"{record.get('commit') or 'not in a repository'}{changed}"),
+        ("seed", str(record.get("seed"))),
+    ]
+    for part in ("versions", "hardware", "data"):
+        content = record.get(part)
+        prefix = "fingerprint of data, " if part == "data" else ""
+        if isinstance(content, dict):
+            rows += [(f"{prefix}{name}", plain(value)) for name, value in content.items()]
+    return rows
+
+
+def plain(value: Any) -> str:
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+
+
+def distinct(runs: Sequence[Run]) -> list[str]:
+    """Names of runs, by as many parents as it takes to tell them apart."""
+    paths = [run.folder.resolve() for run in runs]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError("the same run is named twice")
+
+
+def render(template: str, **content: Any) -> str:
+    """Fills in a template. Everything is escaped, and the page runs and loads nothing that is not
+    its own."""
+    env = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters["data"] = data_block
+    # No text of these files comes from a run.
+    style = Markup((TEMPLATES / "page.css").read_text())
+    scripts = [Markup((TEMPLATES / name).read_text()) for name in SCRIPTS]
+    content |= {
+        "style": style,
+        "scripts": scripts,
+        "hashes": Markup(" ".join(csp_hash(script) for script in scripts)),
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    return env.get_template(template).render(**content)
+
+
+def csp_hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def data_block(value: Any) -> Markup:
+    """JSON that stays inside of its <script>, whatever text is in it."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def write(content: str, file: Path) -> Path:
+    """Writes a page whole or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(content, encoding="utf-8")
+    partial.replace(file)
+    return file

@@ -1,0 +1,228 @@
+"""The scores of a run as tables, and what was published for its data."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from callbacks.tables import EXACT, LATENT, with_error
+from reports.curves import BOUNDS
+from reports.run import Run
+
+__all__ = ["Table", "Tile", "best_score", "compared", "published", "tables", "tiles"]
+
+PUBLISHED = Path(__file__).with_name("published.json")
+
+UNITS = (
+    ("nats per sequence", "", 1),
+    ("nats per step", "_per_step", 4),
+    ("nats per sample", "_per_sample", 4),
+    ("bits per sample", "_bits_per_sample", 4),
+)
+
+SPLITS = {"test": "test", "val": "validation", "untrained": "test, before training"}
+
+
+class Table(NamedTuple):
+    """Rows of text under a caption; the first cell of each is its header."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: list[list[str]]
+    words: Sequence[str] = ()
+    """Columns of words, not of numbers."""
+    marked: Sequence[int] = ()
+    """Rows to point out."""
+
+
+class Tile(NamedTuple):
+    """A figure to see first."""
+
+    label: str
+    value: str
+    unit: str
+
+
+def exact(run: Run) -> bool:
+    """Whether all its bounds are its log likelihood, for want of latents."""
+    kl = [value for key, value in run.figures.items() if key.endswith("/kl")]
+    curves = [curve.y for key, curve in run.curves.items() if key == "val/kl"]
+    return not any(kl) and not any(y.any() for y in curves)
+
+
+def labels(run: Run) -> dict[str, str]:
+    k = int(run.figures.get("particles", 1))
+    return {name: label.format(k=k) for name, label in (EXACT if exact(run) else LATENT).items()}
+
+
+def spaces(run: Run) -> list[str]:
+    known = ("standardised", "raw", "paper")
+    return [
+        s for s in known if any(f"elbo{spelled(s)}" == k.partition("/")[2] for k in run.figures)
+    ]
+
+
+def spelled(space: str) -> str:
+    return "" if space == "standardised" else f"_{space}"
+
+
+def tables(run: Run) -> list[Table]:
+    """The scores in every unit and space, each with its standard error over sequences."""
+    made = []
+    for unit, suffix, digits in UNITS:
+        rows = []
+        for split, shown in SPLITS.items():
+            for name, label in labels(run).items():
+                keys = [f"{split}/{name}{spelled(space)}{suffix}" for space in spaces(run)]
+                cells = [with_error(run.figures, key, digits) for key in keys]
+                if any(cells):
+                    rows.append([f"{label}, {shown}", *map(minus, cells)])
+        if rows:
+            made.append(Table(unit, ["", *spaces(run)], rows))
+    return made
+
+
+def unit_of(run: Run) -> tuple[str, str, int]:
+    """The unit in which its data's scores are given first, with suffix and digits."""
+    known = read_published().get(str(run.data.get("name")))
+    if known is not None:
+        return known["unit"], known["suffix"], 1 if "per sequence" in known["unit"] else 3
+    if run.kind == "audio":
+        return "nats per frame, standardised", "_per_step", 2
+    if any(key.endswith("/elbo_paper") for key in run.figures):
+        return "nats per sequence, paper units", "_paper", 1
+    return "nats per step, standardised", "_per_step", 3
+
+
+def tiles(run: Run) -> list[Tile]:
+    """What there is to see first: scores of the test split, or how far training has come."""
+    unit, suffix, digits = unit_of(run)
+    found = []
+    split = next((s for s in ("test", "val") if f"{s}/elbo" in run.figures), None)
+    for name, label in labels(run).items():
+        key = f"{split}/{name}{suffix}"
+        if split and name in ("elbo", "iwae", "fivo") and key in run.figures:
+            value = minus(with_error(run.figures, key, digits))
+            found.append(Tile(f"{label}, {SPLITS[split]}", value, unit))
+    kl = f"{split}/kl_per_step"
+    if kl in run.figures and not exact(run):
+        found.append(Tile("KL, " + SPLITS[str(split)], f"{run.figures[kl]:.3g}", "nats per step"))
+    if not found:
+        found += progress(run)
+    counts = [
+        ("parameters", "Parameters", ""),
+        ("updates", "Updates", ""),
+        ("minutes", "Time", "minutes"),
+    ]
+    for key, label, unit in counts:
+        if key in run.figures:
+            found.append(Tile(label, f"{run.figures[key]:,.0f}", unit))
+    if "updates" not in run.figures and run.curves:
+        last = max(float(curve.x[-1]) for curve in run.curves.values())
+        found.append(Tile("Last update logged", f"{last + 1:,.0f}", ""))
+    return found
+
+
+def progress(run: Run) -> list[Tile]:
+    found = []
+    for name, label in ({"elbo": "log p(x)"} if exact(run) else BOUNDS).items():
+        curve = run.curves.get(f"val/{name}_per_step")
+        if curve is not None and np.isfinite(curve.y).any():
+            best = minus(f"{np.nanmax(np.where(np.isfinite(curve.y), curve.y, np.nan)):,.3f}")
+            found.append(Tile(f"Best {label}, validation", best, "nats per step, standardised"))
+    return found
+
+
+def published(run: Run) -> tuple[Table, dict[str, Any]] | None:
+    """This run among the published figures for its data, the best first; None where there are
+    none. The second value has their "source" and "note"."""
+    known = read_published().get(str(run.data.get("name")))
+    if known is None:
+        return None
+    rows = [
+        (row["value"], [row["model"], row["bound"], number(row["value"]), mark(row)], False)
+        for row in known["rows"]
+    ]
+    digits = 1 if "per sequence" in known["unit"] else 3
+    for name, label in labels(run).items():
+        key = f"test/{name}{known['suffix']}"
+        if name in ("elbo", "iwae", "fivo", "paper") and key in run.figures:
+            shown = minus(with_error(run.figures, key, digits))
+            cells = [f"{run.model or 'this run'} (this run)", label, shown, ""]
+            rows.append((run.figures[key], cells, True))
+    rows.sort(key=lambda row: -row[0] if np.isfinite(row[0]) else float("inf"))
+    table = Table(
+        known["unit"],
+        ["model", "figure", "value", "source checked"],
+        [cells for _, cells, _ in rows],
+        ["figure", "source checked"],
+        [i for i, (_, _, ours) in enumerate(rows) if ours],
+    )
+    return table, known
+
+
+def mark(row: Mapping[str, Any]) -> str:
+    return "yes" if row["verified"] else "unverified"
+
+
+def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Table]:
+    """One table for each data set that several runs share, or that a single one has: the scores of
+    its test split, the best bound first."""
+    made = []
+    for data in dict.fromkeys(str(run.data.get("name", "unknown data")) for run in runs):
+        group = [
+            (run, name)
+            for run, name in zip(runs, names, strict=True)
+            if str(run.data.get("name", "unknown data")) == data
+        ]
+        unit, suffix, digits = unit_of(group[0][0])
+        group.sort(key=lambda pair: -best_score(pair[0], suffix))
+        columns = [n for n in ("elbo", "iwae", "fivo", "paper", "kl") if any_has(group, n)]
+        heads = {"elbo": "ELBO or log p(x)", "iwae": "IWAE", "fivo": "FIVO", "paper": "paper*"}
+        rows = []
+        for run, name in group:
+            cells = [cell(run, n, "_per_step" if n == "kl" else suffix, digits) for n in columns]
+            size = run.figures.get("parameters")
+            rest = [f"{size:,.0f}" if size else "", count(run, "updates"), count(run, "minutes")]
+            rows.append(
+                [f"{name} ({run.model})" if run.model else name, *cells, *rest, run.status]
+            )
+        head = [heads.get(n, "KL per step") for n in columns]
+        tail = ["parameters", "updates", "minutes", "status"]
+        made.append(Table(f"{data}, test split, {unit}", ["run", *head, *tail], rows, ["status"]))
+    return made
+
+
+def cell(run: Run, name: str, suffix: str, digits: int) -> str:
+    text = minus(with_error(run.figures, f"test/{name}{suffix}", digits))
+    k = run.figures.get("particles")
+    return f"{text}, K = {k:.0f}" if text and k and name in ("iwae", "fivo", "paper") else text
+
+
+def any_has(group: Sequence[tuple[Run, str]], name: str) -> bool:
+    return any(f"test/{name}" in run.figures for run, _ in group)
+
+
+def count(run: Run, name: str) -> str:
+    return f"{run.figures[name]:,.0f}" if name in run.figures else ""
+
+
+def best_score(run: Run, suffix: str) -> float:
+    """Its bound on the test split; that of no finite one is the least."""
+    value = run.figures.get(f"test/elbo{suffix}", float("-inf"))
+    return value if np.isfinite(value) else float("-inf")
+
+
+def number(value: float) -> str:
+    return minus(f"{value:,.2f}" if value % 1 else f"{value:,.0f}")
+
+
+def minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def read_published() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(PUBLISHED.read_text())
+    return content
