@@ -173,15 +173,15 @@ def draw_grid(
     names: Sequence[str],
 ) -> Figure:
     """Draws sequences in rows and columns, all on the same scale."""
-    columns, height = len(rows[0]), 1.15
-    width = max(10.0, 2.6 * columns)
+    columns = len(rows[0])
+    width, heights = max(10.0, 2.6 * columns), np.full(len(rows), 1.15)
     if kind == "pen":
-        extents = np.array([np.ptp(points(x)[:, 1:], axis=0) for row in rows for x in row])
-        across, up = extents.max(0).clip(1)
-        height = float(np.clip(width / columns * up / across, 0.45, 1.2))
-    size = (width, height * len(rows) + 0.6)
+        extents = np.array([[np.ptp(points(x)[:, 1:], axis=0) for x in row] for row in rows])
+        across, up = extents[..., 0].max().clip(1), extents[..., 1].max(1)
+        heights = (width / columns * 1.15 * up / across).clip(0.35, 2.0)
+    size = (width, float(heights.sum()) + 0.7)
     figure = Figure(figsize=size, dpi=110, layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     drawer = DRAWERS["real" if kind == "audio" else kind]
     for i, (row, name) in enumerate(zip(rows, names, strict=True)):
         for j, x in enumerate(row):
@@ -204,19 +204,15 @@ def draw_grid(
 
 
 def same_scale(kind: str, axes: Sequence[Axes]) -> None:
-    """Gives axes the limits of the widest; those of ink keep their own middle height."""
+    """Gives axes the limits of the widest; those of ink keep their own heights."""
     width = max(ax.get_xlim()[1] for ax in axes)
     left = min(ax.get_xlim()[0] for ax in axes)
-    if kind == "pen":
-        span = max(np.ptp(ax.get_ylim()) for ax in axes)
-        for ax in axes:
-            middle = np.mean(ax.get_ylim())
-            ax.set(xlim=(left, width), ylim=(middle - span / 2, middle + span / 2), anchor="W")
-        return
     low = min(ax.get_ylim()[0] for ax in axes)
     high = max(ax.get_ylim()[1] for ax in axes)
     for ax in axes:
-        ax.set(xlim=(left, width), ylim=(low, high))
+        ax.set(xlim=(left, width), anchor="W")
+        if kind != "pen":
+            ax.set_ylim(low, high)
 
 
 def frame_length(kind: str, rate: float, x_dim: int) -> float:
