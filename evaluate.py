@@ -1,4 +1,4 @@
-"""Scores a trained model: python evaluate.py outputs/<date>/<run> --k 40 --json scores.json
+"""Scores a trained model: python evaluate.py outputs/<date>/<run> --k 40
 
 The run folder, or a checkpoint alone, is enough; the corpus is read from where it was when the
 model was trained unless an override such as data.root=/elsewhere says otherwise.
@@ -44,7 +44,12 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0, help="of the particles")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="write the figures to this file (default: scores_<split>_k<k>.json of the run, "
+        "where all of its split is scored)",
+    )
     args = parser.parse_intermixed_args()
 
     from callbacks.errors import readable_errors
@@ -78,8 +83,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     scores = over_runs(score_split(module, data, args, bounds, particles))
     figures = {f"{args.split}/{key}": value for key, value in scores.items()}
     figures |= {"parameters": module.model.parameter_count, "particles": particles}
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+    file = args.json or scores_file(args, particles)
+    if file is not None:
+        file.write_text(json.dumps(figures, indent=2) + "\n")
 
     spaces = list(module.hparams["data"]["log_scales"])
     console = Console()
@@ -118,6 +124,16 @@ def score_split(
                 )
                 scores.update(ids, mask.sum(0), figures)
     return [scores.compute() for scores in runs]
+
+
+def scores_file(args: argparse.Namespace, particles: int) -> Path | None:
+    """Where the scores of a run are found again (`reports.table`); None of a lone checkpoint, or
+    where other sequences are scored than those of the run."""
+    same = all(word.startswith(("data.root=", "data.cache=")) for word in args.overrides)
+    folder = Path(args.run)
+    if args.limit is not None or not same or not folder.is_dir():
+        return None
+    return folder / f"scores_{args.split}_k{particles}.json"
 
 
 def over_runs(runs: list[dict[str, float]]) -> dict[str, float]:

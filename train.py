@@ -39,7 +39,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from callbacks.errors import check_types
     from callbacks.record import record
     from callbacks.samples import write_real
-    from callbacks.tracking import close_loggers, quieten_lightning
+    from callbacks.tracking import close_loggers, describe_metrics, quieten_lightning
     from vrnn.module import VRNNModule
 
     quieten_lightning()
@@ -72,6 +72,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     try:
         for logger in loggers:
             logger.log_hyperparams({**plain, "parameters": module.model.parameter_count})
+        describe_metrics(loggers, cfg.bound)
         callbacks = [instantiate(node) for node in plain["callbacks"].values() if node]
         trainer: Trainer = instantiate(
             plain["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=cfg.output_dir
@@ -85,6 +86,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         figures |= module.figures | {"minutes": (time.monotonic() - started) / 60}
         if trainer.is_global_zero:
             conclude(cfg, trainer, module, figures)
+            show_end(trainer, module, figures)
         return figures
     finally:
         close_loggers(loggers)
@@ -157,6 +159,18 @@ def report(folder: Path, console: "Console") -> None:
         log.warning("no report.html: %s; python -m reports %s tries again", error, shown(folder))
     else:
         console.print(f"to look at: {shown(page)}", soft_wrap=True)
+
+
+def show_end(trainer: "Trainer", module: "VRNNModule", figures: dict[str, float]) -> None:
+    """Sends the final scores and the figures to W&B; a failure is told, and loses nothing else."""
+    from callbacks.tracking import log_end
+    from reports.figures import figures as draw
+
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    try:
+        log_end(trainer.loggers, figures, lambda: draw(module, data))
+    except Exception as error:
+        log.warning("W&B lacks some of the final figures: %s: %s", type(error).__name__, error)
 
 
 def shown(folder: Path) -> Path:

@@ -10,20 +10,31 @@ from scipy.signal import stft
 
 from datamodules.pen import points
 
-__all__ = ["draw", "draw_columns", "draw_latents"]
+__all__ = ["DRAWERS", "draw", "draw_columns", "draw_latents", "draw_strokes", "strokes"]
+
+
+def strokes(x: np.ndarray) -> list[np.ndarray]:
+    """Cuts ink where the pen is lifted. Shapes: x (T, 3), [pen, dx, dy] -> (n, 3) each, [step, x,
+    y], the steps from -1, where the pen starts, to T - 1, all once."""
+    line = points(x)
+    ends = np.flatnonzero(line[:, 0] > 0.5) + 1
+    line[:, 0] = np.arange(len(line)) - 1
+    return [stroke for stroke in np.split(line, ends) if len(stroke)]
+
+
+def draw_strokes(ax: Axes, lines: Sequence[np.ndarray], color: str = "#1b2a41") -> None:
+    """Draws lines (n, 2), those of a single point as dots."""
+    dots = np.array([line[0] for line in lines if len(line) == 1])
+    ax.add_collection(
+        LineCollection([line for line in lines if len(line) > 1], colors=color, linewidths=0.9)
+    )
+    if len(dots):
+        ax.scatter(*dots.T, s=1.5, color=color)
 
 
 def draw_pen(ax: Axes, x: np.ndarray, rate: float) -> None:
     """Draws ink. Shapes: x (T, 3), [pen, dx, dy]."""
-    line = points(x)
-    ends = np.flatnonzero(line[:, 0] > 0.5) + 1
-    strokes = [stroke[:, 1:] for stroke in np.split(line, ends) if len(stroke)]
-    dots = np.array([stroke[0] for stroke in strokes if len(stroke) == 1])
-    ax.add_collection(
-        LineCollection([s for s in strokes if len(s) > 1], colors="#1b2a41", linewidths=0.9)
-    )
-    if len(dots):
-        ax.scatter(*dots.T, s=1.5, color="#1b2a41")
+    draw_strokes(ax, [stroke[:, 1:] for stroke in strokes(x)])
     ax.set_aspect("equal")
     ax.autoscale_view()
     ax.axis("off")

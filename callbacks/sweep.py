@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from hydra.experimental.callback import Callback
 
-__all__ = ["Row", "SweepTable", "rows", "show", "write"]
+__all__ = ["Row", "SweepTable", "latex_table", "markdown_table", "rows", "show", "write"]
 
 COLUMNS = ("options", "seeds", "val/elbo", "test/elbo", "epoch", "parameters", "min")
 
@@ -166,16 +166,25 @@ def write(table: Sequence[Row], folder: Path) -> None:
             pairs = [line.figures.get(name, (None, None)) for name in names]
             head = [line.options, line.seeds, len(line.failures)]
             out.writerow([*head, *(p[0] for p in pairs), *(p[1] for p in pairs)])
-    header = (*COLUMNS, "failed")
-    lines = [f"| {' | '.join(c)} |" for c in (header, ["---"] * len(header), *map(cells, table))]
-    (folder / "sweep.md").write_text("\n".join(lines) + "\n")
-    body = [" & ".join(map(latex, c)) + r" \\" for c in (header, *map(cells, table))]
+    header, body = (*COLUMNS, "failed"), [cells(line) for line in table]
+    (folder / "sweep.md").write_text(markdown_table(header, body))
+    (folder / "sweep.tex").write_text(latex_table(header, body))
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(c)} |" for c in (header, ["---"] * len(header), *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Needs no package; the first column is of words, the others of numbers."""
+    body = [" & ".join(map(latex, c)) + r" \\" for c in (header, *rows)]
     body = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", body[0], r"\hline"] + [
         *body[1:],
         r"\hline",
         r"\end{tabular}",
     ]
-    (folder / "sweep.tex").write_text("\n".join(body) + "\n")
+    return "\n".join(body) + "\n"
 
 
 def latex(text: str) -> str:

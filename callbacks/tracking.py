@@ -4,7 +4,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +18,8 @@ from PIL import Image
 __all__ = [
     "close_loggers",
     "csv_logger",
+    "describe_metrics",
+    "log_end",
     "log_sounds",
     "quieten_lightning",
     "save_picture",
@@ -106,13 +108,12 @@ def key_configured() -> bool:
 
 def save_picture(trainer: Trainer, figure: Figure, folder: Path, key: str, name: str) -> None:
     """Writes a figure as <folder>/<name>.png and sends it to W&B under `key`."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    image, content = as_image(figure)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.png").write_bytes(buffer.getvalue())
+    (folder / f"{name}.png").write_bytes(content)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_image(key, [Image.open(buffer)])
+            logger.log_image(key, [image])
 
 
 def log_sounds(trainer: Trainer, files: Sequence[Path], key: str) -> None:
@@ -120,6 +121,45 @@ def log_sounds(trainer: Trainer, files: Sequence[Path], key: str) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and files:
             logger.log_audio(key, [str(file) for file in files], caption=[f.stem for f in files])
+
+
+def describe_metrics(loggers: Sequence[Any], bound: str) -> None:
+    """Has W&B keep the best of the bound that chooses the weights, val/<bound>_per_step.max."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            # Not of val/<bound>: with two values it would be nested, which no sweep can optimise.
+            key, step = f"val/{bound}_per_step", "trainer/global_step"
+            logger.experiment.define_metric(key, step_metric=step, summary="max,last")
+
+
+def log_end(
+    loggers: Sequence[Any],
+    scores: Mapping[str, float],
+    draw: Callable[[], Mapping[str, Figure]],
+) -> None:
+    """Sends W&B what there is to see at the end: the scores as a table, and figures, which are
+    drawn only if there is a W&B to send them to.
+
+    Args:
+        scores: keys `split/name`, those of standard errors with `_se` at the end.
+        draw: gives figures by title.
+    """
+    for logger in loggers:
+        if not isinstance(logger, WandbLogger):
+            continue
+        values = {k: v for k, v in scores.items() if "/" in k and not k.endswith("_se")}
+        rows = [[*key.split("/", 1), v, scores.get(f"{key}_se")] for key, v in values.items()]
+        logger.log_table("scores/final", ["split", "figure", "value", "standard error"], rows)
+        for title, figure in draw().items():
+            key = f"figures/{title.lower().replace(' ', '_')}"
+            logger.log_image(key, [as_image(figure)[0]], caption=[title])
+
+
+def as_image(figure: Figure) -> tuple[Image.Image, bytes]:
+    """A figure as a picture, and the same as the content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer), buffer.getvalue()
 
 
 def close_loggers(loggers: Sequence[Any]) -> None:

@@ -209,6 +209,10 @@ class FSDD(AudioCorpus):
 
         self.val = val
 
+    def load(self) -> dict[str, Ragged]:
+        """The label "speaker" is that of the file's name."""
+        return {split: with_speakers(part) for split, part in super().load().items()}
+
     def identifier(self, path: str) -> str | None:
         name = stem(path)
         return name if re.fullmatch(r"\d_[a-z]+_\d+", name) else None
@@ -234,6 +238,12 @@ class Onomatopoeia(AudioFolder):
         "The recordings of the paper (6,738 sounds of 51 actors) were never published: use a "
         "folder of your own"
     )
+
+
+def with_speakers(recordings: Ragged) -> Ragged:
+    """Labels recordings <digit>_<speaker>_<index> by their speakers."""
+    speakers = np.array([stem(key).split("_")[1] for key in recordings.keys])
+    return replace(recordings, labels={**recordings.labels, "speaker": speakers})
 
 
 def by_speaker(

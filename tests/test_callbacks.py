@@ -13,6 +13,7 @@ import pytest
 import torch
 import wandb
 from helpers import CONF, build, configure, trainer
+from matplotlib.figure import Figure
 from PIL import Image
 
 import train
@@ -22,7 +23,13 @@ from callbacks.latents import Latents
 from callbacks.max_norm import MaxNorm, incoming
 from callbacks.tables import scores_tables
 from callbacks.throughput import Throughput
-from callbacks.tracking import key_configured, wandb_logger
+from callbacks.tracking import (
+    csv_logger,
+    describe_metrics,
+    key_configured,
+    log_end,
+    wandb_logger,
+)
 from vrnn.diagnostics import latent_use
 
 
@@ -171,6 +178,36 @@ def test_wandb_never_asks_and_remembers_its_run(
     assert first._offline and first.name == "vrnn"
 
 
+def test_wandb_gets_the_end_of_a_run_and_keeps_its_best_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = wandb_logger(str(tmp_path), "vrnn")
+    describe_metrics([logger], "elbo")
+    for step, bound in enumerate((-2.0, -0.5, -1.0)):
+        logger.log_metrics({"val/elbo_per_step": bound, "val/elbo": 10 * bound}, step)
+    scores = {"test/elbo": -12.5, "test/elbo_se": 0.25, "test/kl": 3.0, "parameters": 7}
+    log_end([logger], scores, lambda: {"Latent traversals": Figure(figsize=(1, 1))})
+    summary = logger.experiment.summary
+    best, last = summary["val/elbo_per_step"], summary["val/elbo"]
+    wandb.finish()
+    assert (best["max"], best["last"], last) == (-0.5, -1.0, -10.0)
+    (file,) = tmp_path.glob("wandb/offline-run-*/files/media/table/scores/final*.json")
+    table = json.loads(file.read_text())
+    assert table["columns"] == ["split", "figure", "value", "standard error"]
+    assert table["data"] == [["test", "elbo", -12.5, 0.25], ["test", "kl", 3.0, None]]
+    media = tmp_path.glob("wandb/offline-run-*/files/media/images/figures/latent_traversals*.png")
+    assert len(list(media)) == 1
+
+
+def test_without_wandb_no_figures_are_drawn(tmp_path: Path) -> None:
+    def never() -> dict[str, Figure]:
+        raise AssertionError("nobody would see them")
+
+    describe_metrics([csv_logger(str(tmp_path))], "elbo")
+    log_end([csv_logger(str(tmp_path))], {"test/elbo": 1.0}, never)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("server", ["is not there", "never answers"])
 def test_a_run_goes_on_offline_where_wandb_cannot_be_reached(
@@ -220,7 +257,8 @@ def test_wandb_holds_the_configuration_and_the_figures_of_a_run(tmp_path: Path) 
     line = [program, "leet", "inspect", "--summary", "--json", str(folder)]
     shown = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
     text = json.dumps(shown)
-    for word in ("val/elbo", "test/elbo_per_step", "train/grad_norm", "vrnn.VRNN", "parameters"):
+    words = ["val/elbo", "test/elbo_per_step", "train/grad_norm", "vrnn.VRNN", "parameters"]
+    for word in [*words, "scores/final", "figures/latent_traversals"]:
         assert word in text, word
     assert list(folder.rglob("*.png")), "the pictures are in the run, too"
 

@@ -1,0 +1,244 @@
+"""The paper's Table 1 with the scores of one's own runs: python -m reports.table outputs
+
+Every run below the folders counts; of several of one model on one data set, the one with the best
+bound on the validation split. Written to the first folder as table.csv, .md and .tex, too. Scores
+are those of metrics.json and of what `evaluate.py RUN --k 40` leaves in the run.
+"""
+
+import argparse
+import json
+import logging
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from callbacks.sweep import overrides
+from reports.run import Run, checkpoints, read_run
+from reports.scores import read_published, unit_of
+from vrnn.checkpoint import find_checkpoint, read
+
+__all__ = ["Line", "Part", "parts", "runs_below"]
+
+log = logging.getLogger(__name__)
+
+MODELS = ("RNN-Gauss", "RNN-GMM", "VRNN-I-Gauss", "VRNN-Gauss", "VRNN-GMM")
+"""The rows of the paper's table."""
+
+EXACT = (("log p(x)", "elbo"),)
+LATENT = (("ELBO", "elbo"), ("IWAE-40", "iwae"), ("paper-40", "paper"))
+K = 40
+
+EXPERIMENTS = Path(__file__).parent.parent / "conf" / "experiment" / "paper"
+
+
+class Line(NamedTuple):
+    """One figure of one model."""
+
+    model: str
+    figure: str
+    value: float | None
+    error: float | None
+    """Standard error over sequences."""
+    published: float | None
+    verified: bool
+    parameters: int | None
+    fill: str | None
+    """The command that gives the value where it is missing."""
+
+
+class Part(NamedTuple):
+    """What there is for one data set."""
+
+    data: str
+    unit: str
+    digits: int
+    lines: list[Line]
+    notes: list[str]
+
+
+def runs_below(folders: Iterable[Path]) -> list[Run]:
+    """Reads all runs in and below folders.
+
+    Raises:
+        ValueError: if there is none below one of them.
+    """
+    found: dict[Path, None] = {}
+    for folder in folders:
+        here = {file.parent for file in folder.glob("**/metrics.json")}
+        here |= {file.parent.parent for file in folder.glob("**/checkpoints/*.ckpt")}
+        if not here:
+            raise ValueError(
+                f"there is no run in {folder}: neither a metrics.json nor a checkpoint"
+            )
+        found |= dict.fromkeys(sorted(here))
+    runs = [with_model(read_run(folder)) for folder in found]
+    for run in runs:
+        if not named(run):
+            log.warning(
+                "%s is left out: neither run.json, hparams.yaml nor a checkpoint tells its model "
+                "and data",
+                run.folder,
+            )
+    return [with_scores(run) for run in runs if named(run)]
+
+
+def named(run: Run) -> bool:
+    return bool(run.model and run.data.get("name"))
+
+
+def with_model(run: Run) -> Run:
+    """Takes the model's description from a checkpoint where the configuration is not kept."""
+    if run.model or not checkpoints(run.folder):
+        return run
+    stored = read(find_checkpoint(run.folder))["hyper_parameters"]
+    return run._replace(settings={**run.settings, "model": stored["model"]})
+
+
+def with_scores(run: Run) -> Run:
+    """Adds the figures of K = 40 that evaluate.py wrote; those of another K are left out."""
+    figures = dict(run.figures)
+    if figures.get("particles") != K:
+        for name in [
+            key for key in figures if key.partition("/")[2].startswith(("iwae", "paper"))
+        ]:
+            del figures[name]
+    for k in (1, K):
+        file = run.folder / f"scores_test_k{k}.json"
+        if file.is_file():
+            figures |= read_scores(file)
+    return run._replace(figures=figures)
+
+
+def read_scores(file: Path) -> dict[str, float]:
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); evaluate the run again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is damaged (no figures by name); evaluate the run again")
+    known: dict[str, float] = content
+    return known
+
+
+def parts(runs: Sequence[Run]) -> list[Part]:
+    """The table of each data set that there are runs for."""
+    names = dict.fromkeys(str(run.data["name"]) for run in runs)
+    return [one_part(name, [run for run in runs if run.data["name"] == name]) for name in names]
+
+
+def one_part(data: str, runs: Sequence[Run]) -> Part:
+    unit, suffix, digits = unit_of(runs[0])
+    known = read_published().get(data, {})
+    chosen: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: score_of(run, "val/elbo", suffix)):
+        chosen[run.model] = run
+    rows = MODELS if runs[0].kind != "binary" else ()
+    lines: list[Line] = []
+    for model in dict.fromkeys((*rows, *sorted(chosen))):
+        lines += lines_of(model, chosen.get(model), data, suffix, known.get("rows", ()), runs)
+    given = {(line.model, line.figure) for line in lines}
+    for row in known.get("rows", ()):
+        if (row["model"], row["bound"]) not in given:
+            cells = (row["model"], row["bound"], None, None, row["value"], row["verified"])
+            lines.append(Line(*cells, None, None))
+    return Part(data, unit, digits, lines, notes_of(runs, chosen, known))
+
+
+def lines_of(
+    model: str,
+    run: Run | None,
+    data: str,
+    suffix: str,
+    published: Sequence[Mapping[str, Any]],
+    siblings: Sequence[Run],
+) -> list[Line]:
+    figures = {} if run is None else run.figures
+    size = figures.get("parameters")
+    lines = []
+    for figure, name in EXACT if model.startswith("RNN-") else LATENT:
+        key = f"test/{name}{suffix}"
+        row = next((r for r in published if (r["model"], r["bound"]) == (model, figure)), None)
+        fill = None
+        if key not in figures:
+            fill = train_command(model, data, siblings) if run is None else evaluate_command(run)
+        lines.append(
+            Line(
+                model,
+                figure,
+                figures.get(key),
+                figures.get(f"{key}_se"),
+                row["value"] if row is not None else None,
+                row is not None and row["verified"],
+                None if size is None else int(size),
+                fill,
+            )
+        )
+    return lines
+
+
+def score_of(run: Run, name: str, suffix: str) -> float:
+    value = run.figures.get(f"{name}{suffix}", float("-inf"))
+    return value if value == value else float("-inf")
+
+
+def evaluate_command(run: Run) -> str:
+    k = "" if run.model.startswith("RNN-") else f" --k {K}"
+    return f"python evaluate.py {shlex.quote(str(run.folder))}{k}"
+
+
+def train_command(model: str, data: str, siblings: Sequence[Run]) -> str:
+    """As a run on the same data was started, with the other model; as published where nothing is
+    known of such a run."""
+    name = model.lower().replace("-", "_")
+    free = ("seed=", "ckpt=", "hydra.")
+    for run in siblings:
+        words = [word for word in overrides(run.folder) if not word.startswith(free)]
+        if any(word.startswith("model=") for word in words):
+            kept = [word for word in words if not word.startswith(("model=", "model."))]
+            return shlex.join(["python", "train.py", *kept, f"model={name}"])
+    published = (EXPERIMENTS / f"{data}_{name}.yaml").is_file()
+    chosen = f"experiment=paper/{data}_{name}" if published else f"model={name} data={data}"
+    return f"python train.py {chosen}"
+
+
+def notes_of(
+    runs: Sequence[Run], chosen: Mapping[str, Run], known: Mapping[str, Any]
+) -> list[str]:
+    """What one has to know of the comparison."""
+    notes = []
+    for model, run in chosen.items():
+        others = sum(other.model == model for other in runs) - 1
+        options = run.settings.get("data")
+        options = options if isinstance(options, dict) else {}
+        cut = [f"data.{k}={options[k]}" for k in ("split", "window") if options.get(k)]
+        best = f", the best of {others + 1} on the validation split" if others else ""
+        notes.append(f"{model}: {run.folder}{', ' if cut else ''}{' '.join(cut)}{best}")
+    if known:
+        notes.append(f"Published: {known['source']}. {known['note']}")
+    return notes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of runs")
+    parser.add_argument(
+        "--out", type=Path, help="folder of table.csv, .md and .tex (default: the first one)"
+    )
+    args = parser.parse_args()
+
+    from callbacks.errors import readable_errors
+    from reports.table_text import show, write
+
+    with readable_errors():
+        table = parts(runs_below(args.folders))
+        show(table)
+        folder = args.out or args.folders[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        write(table, folder)
+
+
+if __name__ == "__main__":
+    main()

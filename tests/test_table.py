@@ -1,0 +1,178 @@
+"""The paper's table of runs made by hand."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import CONF, Command, build, configure, trainer
+
+from reports.scores import read_published
+from reports.table import MODELS, parts, runs_below
+from reports.table_text import cells, matrix, missing_of, write
+
+BASE = {"RNN-Gauss": 1, "RNN-GMM": 20, "VRNN-Gauss": 1, "VRNN-GMM": 20, "VRNN-I-Gauss": 1}
+
+
+def job(folder: Path, model: str, figures: dict[str, float], data: str = "iam") -> Path:
+    """A run as one that has ended leaves it."""
+    described = {
+        "_target_": f"vrnn.{model.partition('-')[0]}",
+        "prior": "standard" if "-I-" in model else "learned",
+        "likelihood": {"_target_": "vrnn.likelihoods.PenMixture", "components": BASE[model]},
+    }
+    about = {"name": data, "kind": "pen", "rate": 65.6, "module": {"split": "holdout"}}
+    (folder / ".hydra").mkdir(parents=True)
+    words = [
+        f"data={data}",
+        "data.root=/a b",
+        f"model={model.lower().replace('-', '_')}",
+        "seed=1",
+    ]
+    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
+    (folder / "hparams.yaml").write_text(yaml.safe_dump({"model": described, "data": about}))
+    (folder / "metrics.json").write_text(json.dumps(figures))
+    return folder
+
+
+def scored(elbo: float, **more: float) -> dict[str, float]:
+    figures = {"test/elbo": 1.0, "test/elbo_paper": elbo, "test/elbo_paper_se": 2.5}
+    figures |= {"val/elbo_paper": elbo - 1, "parameters": 123456, "particles": 8}
+    return figures | {"test/iwae_paper": 9e9, "test/paper_paper": 9e9, **more}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    job(tmp_path / "a", "VRNN-Gauss", scored(1206.7))
+    job(tmp_path / "b", "VRNN-Gauss", scored(1300.0))
+    job(tmp_path / "deep" / "c", "RNN-GMM", scored(1243.8))
+    k40 = {"test/elbo_paper": 1300.5, "test/elbo_paper_se": 2.5, "test/iwae_paper": 1310.0}
+    k40 |= {"test/paper_paper": 1360.0, "parameters": 123456, "particles": 40}
+    (tmp_path / "b" / "scores_test_k40.json").write_text(json.dumps(k40))
+    return tmp_path
+
+
+def test_the_best_run_on_validation_stands_beside_what_is_published(runs: Path) -> None:
+    (part,) = parts(runs_below([runs]))
+    lines = {(line.model, line.figure): line for line in part.lines}
+    assert part.unit == "nats per sequence, paper units"
+    assert list(dict.fromkeys(model for model, _ in lines)) == list(MODELS)
+    vrnn = lines["VRNN-Gauss", "ELBO"]
+    assert (vrnn.value, vrnn.error, vrnn.published, vrnn.verified) == (1300.5, 2.5, 1337, False)
+    assert lines["VRNN-Gauss", "paper-40"].value == 1360 and vrnn.parameters == 123456
+    rows = {(row[1], row[2]): row for row in cells(part, missing_of([part]))}
+    assert rows["ELBO", "1,300.5 ± 2.5"][3:] == ["1,337.0*", "-36.5", "123,456"]
+    assert rows["paper-40", "1,360.0"][4] == "+6.0"
+    assert lines["RNN-GMM", "log p(x)"].fill is None
+    assert any("the best of 2" in note and "data.split=holdout" in note for note in part.notes)
+
+
+def test_figures_of_another_k_are_not_taken_for_those_of_40(runs: Path) -> None:
+    (runs / "b" / "scores_test_k40.json").unlink()
+    (part,) = parts(runs_below([runs]))
+    lines = {(line.model, line.figure): line for line in part.lines}
+    for figure in ("IWAE-40", "paper-40"):
+        line = lines["VRNN-Gauss", figure]
+        assert line.value is None and line.fill == f"python evaluate.py {runs / 'b'} --k 40"
+
+
+def test_missing_models_name_the_command_that_trains_them(runs: Path) -> None:
+    (part,) = parts(runs_below([runs]))
+    lines = {(line.model, line.figure): line for line in part.lines}
+    wanted = "python train.py data=iam 'data.root=/a b' model=vrnn_i_gauss"
+    assert lines["VRNN-I-Gauss", "ELBO"].fill == wanted
+    for file in runs.glob("**/overrides.yaml"):
+        file.unlink()
+    (part,) = parts(runs_below([runs]))
+    fills = {line.fill for line in part.lines if line.model == "VRNN-I-Gauss"}
+    assert fills == {"python train.py experiment=paper/iam_vrnn_i_gauss"}
+    for fill in missing_of([part]):
+        name = fill.partition("experiment=")[2]
+        assert not name or (CONF / "experiment" / f"{name}.yaml").is_file()
+
+
+def test_the_table_is_written_in_three_ways(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reports import table as module
+
+    job(runs / "d", "VRNN-GMM", scored(700.0), data="synthetic_handwriting")
+    monkeypatch.setattr("sys.argv", ["table", str(runs)])
+    module.main()
+    shown = capsys.readouterr().out
+    assert "1,300.5 ± 2.5" in shown and "1,337.0*" in shown and "(1) python train.py" in shown
+    with open(runs / "table.csv") as file:
+        read = [row for row in csv.DictReader(file) if row["data"] == "iam"]
+    assert {row["model"] for row in read} == set(MODELS)
+    assert sum(row["value"] == "1360.0" for row in read) == 1
+    text = (runs / "table.md").read_text()
+    assert "| VRNN-Gauss | ELBO | 1,300.5 ± 2.5 | 1,337.0* | -36.5 | 123,456 |" in text
+    assert "| model | figure | iam | synthetic_handwriting |" in text
+    tex = (runs / "table.tex").read_text()
+    assert r"VRNN-Gauss & ELBO & 1,300.5 $\pm$ 2.5 & 1,337.0* & -36.5 & 123,456 \\" in tex
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
+
+
+def test_data_sets_stand_side_by_side(runs: Path) -> None:
+    job(runs / "d", "VRNN-GMM", scored(700.0), data="synthetic_handwriting")
+    table = parts(runs_below([runs]))
+    header, rows = matrix(table, missing_of(table))
+    assert header == ["model", "figure", "iam", "synthetic_handwriting"]
+    found = {tuple(row[:2]): row[2:] for row in rows}
+    assert found["VRNN-GMM", "ELBO"][1] == "700.0 ± 2.5"
+    assert found["VRNN-Gauss", "ELBO"][0] == "1,300.5 ± 2.5"
+    assert all(len(row) == 4 for row in rows)
+
+
+def test_folders_without_runs_and_damaged_scores_are_told(
+    runs: Path, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "none").mkdir()
+    shown = command.fails("reports/table.py", tmp_path / "none")
+    assert "there is no run in" in shown
+    (runs / "b" / "scores_test_k40.json").write_text("{")
+    assert "is damaged" in command.fails("reports/table.py", runs)
+    (runs / "b" / "scores_test_k40.json").write_text("[]")
+    assert "is damaged" in command.fails("reports/table.py", runs)
+
+
+def test_runs_that_nobody_can_name_are_left_out_with_a_word(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (runs / "a" / "hparams.yaml").unlink()
+    with caplog.at_level("WARNING"):
+        assert len(runs_below([runs])) == 2
+    assert f"{runs / 'a'} is left out" in caplog.text
+
+
+def test_what_is_published_names_models_of_the_table() -> None:
+    for data in ("iam", "blizzard", "timit", "accent", "onomatopoeia"):
+        known = read_published()[data]
+        assert {row["model"] for row in known["rows"]} == set(MODELS)
+        assert known["source"] and known["unit"].startswith("nats per sequence")
+        for model in MODELS:
+            name = f"{data}_{model.lower().replace('-', '_')}.yaml"
+            assert (CONF / "experiment" / "paper" / name).is_file()
+
+
+def test_evaluate_leaves_its_scores_where_the_table_finds_them(
+    tmp_path: Path, command: Command
+) -> None:
+    data, module = build(configure(tmp_path, "model=vrnn_gauss"))
+    fit = trainer(tmp_path, max_steps=1)
+    fit.fit(module, data)
+    fit.save_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+    for option in (["--limit", 2], ["data.corpus_seed=1"]):
+        command("evaluate.py", tmp_path, *option, "--bounds", "elbo")
+    command("evaluate.py", tmp_path / "checkpoints" / "best.ckpt", "--bounds", "elbo")
+    assert not list(tmp_path.glob("**/scores*"))
+    command("evaluate.py", tmp_path)
+    figures = json.loads((tmp_path / "scores_test_k40.json").read_text())
+    (part,) = parts(runs_below([tmp_path]))
+    lines = {(line.model, line.figure): line for line in part.lines}
+    assert lines["VRNN-Gauss", "IWAE-40"].value == figures["test/iwae_paper"]
+    assert lines["VRNN-Gauss", "paper-40"].value == figures["test/paper_paper"]
+    command("evaluate.py", tmp_path, "--split", "val", "--bounds", "elbo")
+    assert (tmp_path / "scores_val_k1.json").is_file()
+    write([part], tmp_path)
