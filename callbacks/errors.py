@@ -62,7 +62,7 @@ def check_types(node: object, path: str = "") -> None:
     """Refuses text where a constructor wants a number, and fractions where it wants a whole one.
 
     Args:
-        node: a resolved configuration in plain containers, with `_target_`s.
+        node: a resolved configuration in plain containers, with their `_target_`.
         path: of the node, which the message names.
     """
     if not isinstance(node, dict):

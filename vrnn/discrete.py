@@ -92,7 +92,7 @@ class MuLawCategorical(DiscreteLikelihood):
         shift, scale: (D,), of the normaliser, x = (raw - shift) / scale; None for raw samples.
 
     References:
-        WaveNet (van den Oord et al., 2016), section 2.2, https://arxiv.org/abs/1609.03499
+        WaveNet (van den Oord et al., 2016), https://arxiv.org/abs/1609.03499
     """
 
     of_level: Tensor

@@ -119,7 +119,7 @@ class DMM(LatentModel):
 
     References:
         Structured Inference Networks for Nonlinear State Space Models (Krishnan et al., 2017),
-        sections 4 and 5, https://arxiv.org/abs/1609.09869
+        https://arxiv.org/abs/1609.09869
     """
 
     def __init__(

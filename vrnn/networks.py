@@ -81,8 +81,8 @@ class MLP(nn.Sequential):
 class GaussianNet(nn.Module):
     r"""A diagonal Gaussian whose parameters are computed by an MLP.
 
-    .. math:: \mu = W_\mu a + b_\mu, \quad \sigma = \mathrm{softplus}(W_\sigma a + b_\sigma) +
-    10^{-4}
+    .. math::
+        \mu = W_\mu a + b_\mu, \quad \sigma = \mathrm{softplus}(W_\sigma a + b_\sigma) + 10^{-4}
 
     with a the MLP's last hidden layer. Shapes: (*, inputs) -> mean (*, outputs), std (*, outputs).
     """
@@ -221,8 +221,9 @@ class LSTM(Recurrence):
 class GRU(Recurrence):
     r"""Gated recurrent unit, reset after the product; gates in the order r, u, n.
 
-    .. math:: n = \tanh(W_n x + b_n + \sigma(r) U_n h_{t-1}), \quad h_t = (1 - \sigma(u)) n +
-    \sigma(u) h_{t-1}
+    .. math::
+        n = \tanh(W_n x + b_n + \sigma(r) U_n h_{t-1}), \quad
+        h_t = (1 - \sigma(u)) n + \sigma(u) h_{t-1}
 
     References:
         Learning Phrase Representations using RNN Encoder-Decoder (Cho et al., 2014), https://arxiv.org/abs/1406.1078

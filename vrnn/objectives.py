@@ -87,7 +87,7 @@ class ELBO(Objective):
         forecast: alpha, weight of the auxiliary cost of Z-Forcing; needs `model.forecast`.
 
     References:
-        Z-Forcing: Training Stochastic Recurrent Networks (Goyal et al., 2017), section 3.3,
+        Z-Forcing: Training Stochastic Recurrent Networks (Goyal et al., 2017),
         https://arxiv.org/abs/1711.05411
     """
 

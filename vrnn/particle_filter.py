@@ -59,7 +59,7 @@ def particle_filter(
         state: where the recurrence starts, K * B rows; None for h_0 = 0.
 
     References:
-        Filtering Variational Objectives (Maddison et al., 2017), algorithm 1,
+        Filtering Variational Objectives (Maddison et al., 2017),
         https://arxiv.org/abs/1705.09279
     """
     check_filter(resampling, threshold)
