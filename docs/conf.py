@@ -38,6 +38,8 @@ nitpick_ignore_regex = [
     ("py:obj", ".*"),
     # Annotations of other packages, whose documentation is elsewhere.
     ("py:.*", r"(?!vrnn|datamodules|callbacks).*"),
+    # What is no public name of its module.
+    ("py:class", r"datamodules\.(folders\.Item|voice\.Voice)"),
 ]
 
 myst_enable_extensions = ["dollarmath", "deflist"]
