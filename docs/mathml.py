@@ -14,7 +14,7 @@ def mathml(latex: str, display: str) -> str:
     # In display, Sphinx's own reading of its directive: lines end in \\ and align at &.
     if display == "block" and re.search(r"\\\\|(?<!\\)&", latex) and r"\begin" not in latex:
         latex = rf"\begin{{split}} {latex} \end{{split}}"
-    text = convert(latex, display=display)
+    text = convert(latex, display=display).replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
     # The thin space that TeX puts behind the name of a function.
     return re.sub(r"(<mi>(?:log|ln|tanh|exp)</mi>)(?!<mo[^>]*>&#x00028;)", r"\1" + THIN, text)
 
