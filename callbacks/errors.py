@@ -64,6 +64,9 @@ def check_types(node: object, path: str = "") -> None:
     Args:
         node: a resolved configuration in plain containers, with their `_target_`.
         path: of the node, which the message names.
+
+    Raises:
+        ValueError: naming the option.
     """
     if not isinstance(node, dict):
         return

@@ -7,6 +7,9 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
@@ -50,10 +53,12 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 
 
-def escape_shapes(app, what, name, obj, options, lines):
+def escape_shapes(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
     """The star of a shape (*, D) is no emphasis."""
     lines[:] = [re.sub(r"(?<=[(\[ ])\*(?=[,)])", r"\\*", line) for line in lines]
 
 
-def setup(app):
+def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", escape_shapes)

@@ -1,4 +1,4 @@
-"""A Sphinx extension: equations as MathML, which browsers draw by themselves, without a network."""
+"""A Sphinx extension: equations as MathML, which browsers draw without fetching anything."""
 
 import re
 from typing import Any

@@ -224,3 +224,11 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         fetched = r'<(?:script|img|link)[^>]*(?:src|href)="(https?://[^"]+)'
         loaded = re.findall(fetched, html.read_text())
         assert not loaded, f"{html.name} loads {loaded}"
+
+
+@pytest.mark.parametrize("program", ["train.py", "evaluate.py", "generate.py"])
+def test_help_has_examples(program: str, command: Command) -> None:
+    with pytest.raises(SystemExit):
+        command.run(program, "--help")
+    shown = command.capfd.readouterr().out
+    assert shown.count(f"  python {program} ") >= 2

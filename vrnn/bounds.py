@@ -58,7 +58,9 @@ def elbo(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def forecast(trace: Trace, mask: Tensor) -> Tensor:
-    """Log density of what inference sees of the future, log p(b_t | z_t, h_{t-1}), (T, B).
+    """Log density of what inference sees of the future, log p(b_t | z_t, h_{t-1}).
+
+    Shapes: mask (T, B) -> nats (T, B), zero on padding.
 
     Raises:
         ValueError: if the model forecasts nothing.

@@ -23,6 +23,10 @@ class GatedTransition(nn.Module):
 
     The linear map starts as the identity (as published). Shapes: z (*, Z) -> mean (*, Z), std
     (*, Z).
+
+    Args:
+        z_dim: Z.
+        width, layers: of the two `MLP`.
     """
 
     def __init__(self, z_dim: int, width: int, layers: int) -> None:

@@ -61,6 +61,7 @@ class Scores(Metric):
         rows.append(torch.stack([ids, steps, *figures.values()], dim=1).double())
 
     def compute(self) -> dict[str, float]:
+        """All figures, and "sequences" and "steps", their numbers."""
         rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
         assert isinstance(rows, Tensor)
         rows = rows[rows[:, 0].argsort()]

@@ -47,6 +47,10 @@ class VRNN(LatentModel):
         phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
         engine: which implementation of the loop over time, "fast" or "plain" (`vrnn.unroll`).
         normaliser: standardises raw frames; None leaves them as they are.
+
+    Raises:
+        ValueError: if a size is below 1, a name is none of those above, `forecast` is asked of the
+            filtering posterior, or the likelihood describes frames of another size.
     """
 
     def __init__(

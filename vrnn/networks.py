@@ -37,7 +37,7 @@ def top(state: State) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Returns `x` in float32 when it came out of a half-precision product, else as it is."""
+    """Returns `x` (*) in float32 when it came out of a half-precision product, else as it is."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -45,7 +45,7 @@ def positive(a: Tensor) -> Tensor:
     """Returns a standard deviation, softplus(a) + 1e-4, in float32 or better.
 
     The floor is added to sigma, not to the variance, so the density of a constant is bounded.
-    With the initial bias of 0.6 sigma starts at 1.0375.
+    With the initial bias of 0.6 sigma starts at 1.0375. Shapes: (*) -> (*).
     """
     return F.softplus(at_least_float32(a)) + SIGMA_FLOOR
 
@@ -62,9 +62,12 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class MLP(nn.Sequential):
-    """`layers` dense layers of `width` ReLU units.
+    """Dense layers of ReLU units. Shapes: (*, inputs) -> (*, width).
 
-    Shapes: (*, inputs) -> (*, width).
+    Args:
+        inputs: width of what it reads.
+        width: units of every layer.
+        layers: how many there are.
     """
 
     def __init__(self, inputs: int, width: int, layers: int = 1) -> None:
@@ -85,6 +88,11 @@ class GaussianNet(nn.Module):
         \mu = W_\mu a + b_\mu, \quad \sigma = \mathrm{softplus}(W_\sigma a + b_\sigma) + 10^{-4}
 
     with a the MLP's last hidden layer. Shapes: (*, inputs) -> mean (*, outputs), std (*, outputs).
+
+    Args:
+        inputs: width of what it reads.
+        width, layers: of the `MLP`.
+        outputs: Z.
     """
 
     def __init__(self, inputs: int, width: int, layers: int, outputs: int) -> None:
@@ -101,7 +109,10 @@ class GaussianNet(nn.Module):
 
 
 class StandardNormal(nn.Module):
-    """The prior of VRNN-I: N(0, I) at every step, whatever h is."""
+    """The prior of VRNN-I: N(0, I) at every step, whatever h is.
+
+    Shapes: h (*, H) -> mean (*, outputs), std (*, outputs).
+    """
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
