@@ -2,6 +2,10 @@
 
 The run folder, or a checkpoint alone, is enough; the corpus is read from where it was when the
 model was trained unless an override such as data.root=/elsewhere says otherwise.
+
+    python evaluate.py RUN --bounds elbo,iwae,fivo --k 128 --runs 3
+    python evaluate.py RUN data.root=/elsewhere --split val --limit 100
+    python evaluate.py RUN/checkpoints/last.ckpt --device cuda
 """
 
 import argparse
@@ -38,12 +42,12 @@ def main() -> None:
         default=1,
         help="repeat with so many seeds, for standard errors over them too (default: 1)",
     )
-    parser.add_argument("--split", default="test", choices=["val", "test"])
+    parser.add_argument("--split", default="test", choices=["val", "test"], help="(default: test)")
     parser.add_argument(
         "--limit", type=int, help="score only so many sequences, spread evenly over the split"
     )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0, help="of the particles")
+    parser.add_argument("--device", default="cpu", help="such as cuda (default: cpu)")
+    parser.add_argument("--seed", type=int, default=0, help="of the particles (default: 0)")
     parser.add_argument(
         "--json",
         type=Path,

@@ -2,6 +2,9 @@
 
 Writes generated.png, .svg and .npz (raw units); for audio also WAV files, of the drawn frames and
 of their means, and for music MIDI files. The run folder, or a checkpoint alone, is enough.
+
+    python generate.py RUN --steps 600 --temperature-x 0.5
+    python generate.py RUN --prime 200 data.root=/elsewhere
 """
 
 import argparse
@@ -38,7 +41,7 @@ def main() -> None:
         default=0,
         help="go on from so many frames of test sequences (default: 0)",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     parser.add_argument(
         "--out", type=Path, help="folder of the files (default: samples/ of the run)"
     )

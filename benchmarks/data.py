@@ -197,8 +197,10 @@ def report(hours: float, figures: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Times the way from sound files to batches.")
-    parser.add_argument("--hours", type=float, default=20.0)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hours", type=float, default=20.0, help="(default: 20)")
     parser.add_argument("--from", dest="source", type=Path, help="folder of sound files to use")
     parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()

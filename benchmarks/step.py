@@ -215,7 +215,9 @@ def report(size: Size, seconds: dict[str, float | None]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Times one training step.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--quick", action="store_true", help="one tiny size")
     args = parser.parse_args()

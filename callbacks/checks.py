@@ -12,7 +12,11 @@ __all__ = ["check_bits", "check_kind"]
 
 
 def check_bits(model: dict[str, Any], data: SequenceData) -> None:
-    """Refuses a model of mixtures where frames are bits, before it is built."""
+    """Refuses a model of mixtures where frames are bits, before it is built.
+
+    Raises:
+        ValueError: naming models that would fit.
+    """
     if data.kind == "binary" and "components" in model["likelihood"]:
         raise ValueError(
             f"data={data.name} gives binary frames, of which there are no mixtures of Gaussians; "
@@ -27,6 +31,9 @@ def check_kind(model: SequenceModel, data: SequenceData, fitting: str) -> None:
 
     Args:
         fitting: a likelihood that would.
+
+    Raises:
+        ValueError: naming it.
     """
     likelihood = model.likelihood
     if data.kind not in likelihood.kinds:

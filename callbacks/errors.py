@@ -62,8 +62,11 @@ def check_types(node: object, path: str = "") -> None:
     """Refuses text where a constructor wants a number, and fractions where it wants a whole one.
 
     Args:
-        node: a resolved configuration in plain containers, with `_target_`s.
+        node: a resolved configuration in plain containers, with their `_target_`.
         path: of the node, which the message names.
+
+    Raises:
+        ValueError: naming the option.
     """
     if not isinstance(node, dict):
         return

@@ -135,6 +135,7 @@ def cells(row: Row) -> list[str]:
 
 
 def show(table: Sequence[Row]) -> None:
+    """Prints a table, and below it what went wrong."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

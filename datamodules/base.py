@@ -53,6 +53,20 @@ class SequenceData(LightningDataModule):
         centre: the models' phi_x sees frames minus their mean; of binary data only.
         num_workers: processes that load batches.
         seed: of the order of the batches.
+
+    Raises:
+        ValueError: if an option has none of these values. `setup` also raises it where a split is
+            empty, or a coordinate to be normalised is constant.
+
+    Attributes:
+        name: as in `data=<name>`.
+        kind: "pen", "audio", "binary" or "real", which says how sequences are drawn, and which
+            likelihoods describe them.
+        columns: names of the coordinates of a frame.
+        rate: frames a second; of audio, samples.
+        binary: coordinates that are 0 or 1, and never normalised.
+        paper_scale: (D,), the scale of the units of published figures, where there are such.
+        splits: "train", "val" and "test", raw, after `setup`.
     """
 
     name: str
@@ -102,9 +116,11 @@ class SequenceData(LightningDataModule):
 
     @property
     def x_dim(self) -> int:
+        """D, numbers in a frame."""
         return len(self.columns)
 
     def setup(self, stage: str | None = None) -> None:
+        """Reads the corpus, once; the normaliser's statistics are those of its training split."""
         if self.splits:
             return
         splits = self.load()
@@ -187,7 +203,11 @@ class SequenceData(LightningDataModule):
         return sequence
 
     def beginnings(self, split: str, n: int, steps: int) -> Tensor:
-        """The first frames of n sequences that have more, standardised, (steps, n, D)."""
+        """The first frames of n sequences that have more, standardised, (steps, n, D).
+
+        Raises:
+            ValueError: if there are fewer.
+        """
         sequences = self.splits[split]
         long = np.flatnonzero(sequences.lengths > steps)[:n]
         if len(long) < n:
@@ -209,6 +229,13 @@ class SequenceData(LightningDataModule):
         return self.loader("test", self.eval_batch_size, shuffle=False)
 
     def loader(self, split: str, batch_size: int, shuffle: bool) -> DataLoader[SequenceBatch]:
+        """Batches of a split, this process's share of them.
+
+        Args:
+            split: "train", "val" or "test"; training may be cut, carried and augmented.
+            batch_size: sequences a batch.
+            shuffle: a new order in every epoch; else every sequence once, longest first.
+        """
         rank, world = (
             (self.trainer.global_rank, self.trainer.world_size)
             if self.trainer is not None

@@ -12,6 +12,7 @@ Missing = Literal["error", "skip"]
 
 
 def check_missing(missing: str) -> None:
+    """Refuses what is no way to treat missing files, by a ValueError."""
     if missing not in ("error", "skip"):
         raise ValueError(f"data.missing={missing} is not one of error, skip")
 

@@ -24,6 +24,7 @@ def stem(path: str) -> str:
 
 
 def check_shares(shares: Sequence[float]) -> tuple[float, float]:
+    """Refuses shares of validation and test that leave nothing for training, by a ValueError."""
     if len(shares) != 2 or min(shares) <= 0 or sum(shares) >= 1:
         raise ValueError(
             f"data.shares={list(shares)} must be the shares of validation and test, such as "
@@ -33,7 +34,16 @@ def check_shares(shares: Sequence[float]) -> tuple[float, float]:
 
 
 def shares(names: Sequence[str], val: float, test: float, seed: int) -> dict[str, list[str]]:
-    """Splits names at random, the same way for the same names and seed; at least one each."""
+    """Splits names at random, the same way for the same names and seed; at least one each.
+
+    Args:
+        names: of files, or whatever else is split.
+        val, test: shares of validation and test.
+        seed: of the choice.
+
+    Raises:
+        ValueError: if nothing would be left for training.
+    """
     order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     held = max(1, round(val * len(names)))
     kept = max(1, round(test * len(names)))
@@ -51,7 +61,12 @@ def shares(names: Sequence[str], val: float, test: float, seed: int) -> dict[str
 
 
 def read_lists(path: Path, corpus: str) -> dict[str, list[str]]:
-    """Reads lists of names, a folder of text files or one csv file, by split."""
+    """Reads lists of names, a folder of text files or one csv file, by split.
+
+    Raises:
+        FileNotFoundError: if the folder has no list of a split, or several.
+        ValueError: naming the line that is no name and split.
+    """
     if path.is_dir():
         return {split: read_list(path, corpus, split) for split in SPLITS}
     entries: dict[str, list[str]] = {split: [] for split in SPLITS}

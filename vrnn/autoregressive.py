@@ -213,6 +213,9 @@ class AutoregressiveGaussianMixture(AutoregressiveLikelihood):
         hidden: units of the GRU.
         block: numbers that it advances by in a step; must divide D.
         context: numbers of the decoder's that it sees in a step.
+
+    Raises:
+        ValueError: if a size is below 1, or `block` does not divide D.
     """
 
     kinds = ("real", "audio")

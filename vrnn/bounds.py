@@ -48,8 +48,8 @@ def elbo_terms(trace: Trace, x: Tensor, mask: Tensor) -> Terms:
 def elbo(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
     r"""Evidence lower bound, one draw of z and the analytic KL; exact without latent variables.
 
-    .. math:: E_q \sum_t [\log p(x_t | z_{\le t}, x_{<t}) - KL(q_t \| prior_t)] \le \log p(x_{\le
-    T})
+    .. math::
+        E_q \sum_t [\log p(x_t | z_{\le t}, x_{<t}) - KL(q_t \| prior_t)] \le \log p(x_{\le T})
 
     Shapes: x (T, B, D), mask (T, B) -> nats per sequence (B,).
     """
@@ -58,7 +58,9 @@ def elbo(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def forecast(trace: Trace, mask: Tensor) -> Tensor:
-    """Log density of what inference sees of the future, log p(b_t | z_t, h_{t-1}), (T, B).
+    """Log density of what inference sees of the future, log p(b_t | z_t, h_{t-1}).
+
+    Shapes: mask (T, B) -> nats (T, B), zero on padding.
 
     Raises:
         ValueError: if the model forecasts nothing.
@@ -73,8 +75,9 @@ def forecast(trace: Trace, mask: Tensor) -> Tensor:
 def log_weights(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
     r"""Log importance weight of every step.
 
-    .. math:: \log w_t = \log p(x_t | z_{\le t}, x_{<t}) + \log p(z_t | x_{<t}, z_{<t}) - \log
-    q(z_t | \cdot)
+    .. math::
+        \log w_t = \log p(x_t | z_{\le t}, x_{<t}) + \log p(z_t | x_{<t}, z_{<t})
+            - \log q(z_t | \cdot)
 
     Shapes: x (T, B, D), mask (T, B) -> (T, B), zero on padding.
     """

@@ -80,8 +80,8 @@ class VRNNCell(Cell):
         A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015), equations 5 to
         9, https://arxiv.org/abs/1506.02216
 
-        Sequential Neural Models with Stochastic Layers (Fraccaro et al., 2016), section 3.2, for
-        the residual mean, https://arxiv.org/abs/1605.07571
+        Sequential Neural Models with Stochastic Layers (Fraccaro et al., 2016), for the
+        residual mean, https://arxiv.org/abs/1605.07571
     """
 
     def __init__(

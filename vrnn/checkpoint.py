@@ -76,7 +76,11 @@ def load_module(path: str | Path, allow: tuple[str, ...] = ()) -> VRNNModule:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Returns the checkpoint of a run folder, the best one if there is one, or the file itself."""
+    """Returns the checkpoint of a run folder, the best one if there is one, or the file itself.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
     path = Path(path)
     if path.is_file():
         return path

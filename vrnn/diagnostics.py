@@ -52,7 +52,7 @@ def latent_use(
         particles: K of the particle filter.
 
     References:
-        Importance Weighted Autoencoders (Burda et al., 2016), section 5.2 for active units,
+        Importance Weighted Autoencoders (Burda et al., 2016), for active units,
         https://arxiv.org/abs/1509.00519
     """
     noise = sequence_noise(ids, mask, model.z_dim, range(particles), seed, x.dtype)

@@ -91,8 +91,11 @@ class MuLawCategorical(DiscreteLikelihood):
         levels: of a raw sample, half of them below 0; as they are, those of 16 bits.
         shift, scale: (D,), of the normaliser, x = (raw - shift) / scale; None for raw samples.
 
+    Raises:
+        ValueError: if there are fewer than two classes, or so many that some have no level.
+
     References:
-        WaveNet (van den Oord et al., 2016), section 2.2, https://arxiv.org/abs/1609.03499
+        WaveNet (van den Oord et al., 2016), https://arxiv.org/abs/1609.03499
     """
 
     of_level: Tensor

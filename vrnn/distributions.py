@@ -123,5 +123,5 @@ def per_dimension(diagonal: Distribution) -> Normal:
 
 
 def gaussian(mean: Tensor, std: Tensor) -> Distribution:
-    """A diagonal Gaussian, event (Z,)."""
+    """A diagonal Gaussian. Shapes: mean, std (*, Z) -> batch (*), event (Z,)."""
     return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)

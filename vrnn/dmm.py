@@ -23,6 +23,10 @@ class GatedTransition(nn.Module):
 
     The linear map starts as the identity (as published). Shapes: z (*, Z) -> mean (*, Z), std
     (*, Z).
+
+    Args:
+        z_dim: Z.
+        width, layers: of the two `MLP`.
     """
 
     def __init__(self, z_dim: int, width: int, layers: int) -> None:
@@ -119,7 +123,7 @@ class DMM(LatentModel):
 
     References:
         Structured Inference Networks for Nonlinear State Space Models (Krishnan et al., 2017),
-        sections 4 and 5, https://arxiv.org/abs/1609.09869
+        https://arxiv.org/abs/1609.09869
     """
 
     def __init__(

@@ -18,6 +18,9 @@ class Grid(nn.Module):
         levels: how many there are.
         lowest: the first one.
         shift, scale: (D,), of the normaliser; None for 0 and 1.
+
+    Raises:
+        ValueError: if there are fewer than two levels, or not D numbers.
     """
 
     shift: Tensor

@@ -109,6 +109,9 @@ class PenMixture(Likelihood):
     Args:
         x_dim: must be 3.
         components: K.
+
+    Raises:
+        ValueError: if `x_dim` is another number, or `components` is below 1.
     """
 
     kinds = ("pen",)

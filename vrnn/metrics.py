@@ -18,10 +18,9 @@ class Scores(Metric):
     """Collects one figure a sequence and reports their means in all units.
 
     For every figure f, all in nats: `f` is the mean over sequences, `f_per_step` the sum over all
-        sequences by
-    the sum of their steps; `..._se` the standard errors of these over sequences. They are in
-    standardised space; for densities, `f_raw`, `f_raw_per_step` and so on are the same in the
-    corpus's own units, and `f_paper` in those of the paper's tables where there are such. Log
+    sequences by the sum of their steps; `..._se` the standard errors of these over sequences. They
+    are in standardised space; for densities, `f_raw`, `f_raw_per_step` and so on are the same in
+    the corpus's own units, and `f_paper` in those of the paper's tables where there are such. Log
     probabilities of a discrete likelihood are the same in all spaces.
 
     Of audio, `f_per_sample` is `f_per_step` by the samples of a frame; of a discrete likelihood
@@ -62,6 +61,7 @@ class Scores(Metric):
         rows.append(torch.stack([ids, steps, *figures.values()], dim=1).double())
 
     def compute(self) -> dict[str, float]:
+        """All figures, and "sequences" and "steps", their numbers."""
         rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
         assert isinstance(rows, Tensor)
         rows = rows[rows[:, 0].argsort()]

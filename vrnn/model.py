@@ -48,6 +48,10 @@ class VRNN(LatentModel):
         engine: which implementation of the loop over time, "fast" (the best
             there is), "native" (that or an error) or "plain" (`vrnn.unroll`).
         normaliser: standardises raw frames; None leaves them as they are.
+
+    Raises:
+        ValueError: if a size is below 1, a name is none of those above, `forecast` is asked of the
+            filtering posterior, or the likelihood describes frames of another size.
     """
 
     def __init__(

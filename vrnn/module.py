@@ -34,6 +34,10 @@ class VRNNModule(LightningModule):
         particles: K of the test scores.
         seed: of all noise, which is a function of the seed, the rank and the number of the update.
 
+    Raises:
+        ValueError: if there are fewer particles than one, or a part of the model or of the
+            objective refuses its arguments.
+
     Attributes:
         figures: the last validation and test scores, keys `split/name`, in double precision.
     """

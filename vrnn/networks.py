@@ -37,7 +37,7 @@ def top(state: State) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Returns `x` in float32 when it came out of a half-precision product, else as it is."""
+    """Returns `x` (*) in float32 when it came out of a half-precision product, else as it is."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -45,7 +45,7 @@ def positive(a: Tensor) -> Tensor:
     """Returns a standard deviation, softplus(a) + 1e-4, in float32 or better.
 
     The floor is added to sigma, not to the variance, so the density of a constant is bounded.
-    With the initial bias of 0.6 sigma starts at 1.0375.
+    With the initial bias of 0.6 sigma starts at 1.0375. Shapes: (*) -> (*).
     """
     return F.softplus(at_least_float32(a)) + SIGMA_FLOOR
 
@@ -70,9 +70,12 @@ class Linear(nn.Linear):
 
 
 class MLP(nn.Sequential):
-    """`layers` dense layers of `width` ReLU units.
+    """Dense layers of ReLU units. Shapes: (*, inputs) -> (*, width).
 
-    Shapes: (*, inputs) -> (*, width).
+    Args:
+        inputs: width of what it reads.
+        width: units of every layer.
+        layers: how many there are.
     """
 
     def __init__(self, inputs: int | tuple[int, ...], width: int, layers: int = 1) -> None:
@@ -83,10 +86,15 @@ class MLP(nn.Sequential):
 class GaussianNet(nn.Module):
     r"""A diagonal Gaussian whose parameters are computed by an MLP.
 
-    .. math:: \mu = W_\mu a + b_\mu, \quad \sigma = \mathrm{softplus}(W_\sigma a + b_\sigma) +
-    10^{-4}
+    .. math::
+        \mu = W_\mu a + b_\mu, \quad \sigma = \mathrm{softplus}(W_\sigma a + b_\sigma) + 10^{-4}
 
     with a the MLP's last hidden layer. Shapes: (*, inputs) -> mean (*, outputs), std (*, outputs).
+
+    Args:
+        inputs: width of what it reads.
+        width, layers: of the `MLP`.
+        outputs: Z.
     """
 
     def __init__(
@@ -105,7 +113,10 @@ class GaussianNet(nn.Module):
 
 
 class StandardNormal(nn.Module):
-    """The prior of VRNN-I: N(0, I) at every step, whatever h is."""
+    """The prior of VRNN-I: N(0, I) at every step, whatever h is.
+
+    Shapes: h (*, H) -> mean (*, outputs), std (*, outputs).
+    """
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -226,8 +237,9 @@ class LSTM(Recurrence):
 class GRU(Recurrence):
     r"""Gated recurrent unit, reset after the product; gates in the order r, u, n.
 
-    .. math:: n = \tanh(W_n x + b_n + \sigma(r) U_n h_{t-1}), \quad h_t = (1 - \sigma(u)) n +
-    \sigma(u) h_{t-1}
+    .. math::
+        n = \tanh(W_n x + b_n + \sigma(r) U_n h_{t-1}), \quad
+        h_t = (1 - \sigma(u)) n + \sigma(u) h_{t-1}
 
     References:
         Learning Phrase Representations using RNN Encoder-Decoder (Cho et al., 2014), https://arxiv.org/abs/1406.1078

@@ -17,6 +17,10 @@ class Normaliser(nn.Module):
         means: the mean frame (D,) of the training data, standardised, where outputs may start;
             None where it is not known.
         centre: phi_x sees x - means, as some models of piano rolls do.
+
+    Raises:
+        ValueError: if a scale is not above 0, or there are not as many means as shifts, or none
+            to centre by.
     """
 
     shift: Tensor
@@ -47,6 +51,7 @@ class Normaliser(nn.Module):
 
     @classmethod
     def identity(cls, x_dim: int) -> "Normaliser":
+        """That of frames that stay as they are."""
         return cls([0.0] * x_dim, [1.0] * x_dim)
 
     def standardise(self, raw: Tensor) -> Tensor:

@@ -86,8 +86,12 @@ class ELBO(Objective):
             dimension of every time step.
         forecast: alpha, weight of the auxiliary cost of Z-Forcing; needs `model.forecast`.
 
+    Raises:
+        ValueError: if a weight or a number of updates is negative, `kl_start` is above 1, or a
+            name is none of those above.
+
     References:
-        Z-Forcing: Training Stochastic Recurrent Networks (Goyal et al., 2017), section 3.3,
+        Z-Forcing: Training Stochastic Recurrent Networks (Goyal et al., 2017),
         https://arxiv.org/abs/1711.05411
     """
 
@@ -199,6 +203,10 @@ class FIVO(Objective):
         threshold: resample where the effective sample size is below this share of K.
         resampling_gradient: count the choice of ancestors in the gradient, which makes it
             unbiased, and noisier; the paper found it better left out.
+
+    Raises:
+        ValueError: if there are fewer particles than one, or the gradient is asked of another
+            resampling than multinomial.
     """
 
     name = "fivo"

@@ -58,8 +58,11 @@ def particle_filter(
         threshold: resample where the effective sample size is below this share of K.
         state: where the recurrence starts, K * B rows; None for h_0 = 0.
 
+    Raises:
+        ValueError: as of `check_filter`.
+
     References:
-        Filtering Variational Objectives (Maddison et al., 2017), algorithm 1,
+        Filtering Variational Objectives (Maddison et al., 2017),
         https://arxiv.org/abs/1705.09279
     """
     check_filter(resampling, threshold)
@@ -97,6 +100,11 @@ def particle_filter(
 
 
 def check_filter(resampling: str, threshold: float) -> None:
+    """Refuses what is no way of resampling.
+
+    Raises:
+        ValueError: if `resampling` is none of `RESAMPLING`, or `threshold` is outside of [0, 1].
+    """
     if resampling not in RESAMPLING:
         raise ValueError(f"resampling={resampling} is not one of {', '.join(RESAMPLING)}")
     if not 0 <= threshold <= 1:

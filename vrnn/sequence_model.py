@@ -49,7 +49,22 @@ class Frame(NamedTuple):
 
 
 class SequenceModel(nn.Module, ABC):
-    """What all models share: phi_x, decoder, generation, and the normaliser stored with them."""
+    """What all models share: phi_x, decoder, generation, and the normaliser stored with them.
+
+    Args:
+        x_dim: D, numbers in a frame.
+        likelihood: output distribution over a frame.
+        normaliser: standardises raw frames; None leaves them as they are.
+        phi_x: features of a frame, (*, D) -> (*, X).
+        decoder: hidden layers of the decoder, whose outputs are (*, decoder_dim).
+        decoder_dim: width of its last layer.
+
+    Raises:
+        ValueError: if the likelihood describes frames of another size.
+
+    Attributes:
+        z_dim: Z, latent dimensions; 0 without any.
+    """
 
     def __init__(
         self,
@@ -133,6 +148,11 @@ class SequenceModel(nn.Module, ABC):
             batch: B.
             prime: standardised beginning to be continued, (T0, B, D); its own frames are not
                 yielded again.
+            temperature_z: of the latents.
+            temperature_x: of the frames.
+
+        Raises:
+            ValueError: if a temperature is negative or infinite, or `prime` has another shape.
         """
         check_temperatures(temperature_z, temperature_x)
         if prime is not None and prime.shape[1:] != (batch, self.x_dim):
@@ -206,16 +226,19 @@ class SequenceModel(nn.Module, ABC):
 
     @property
     def parameter_count(self) -> int:
+        """Numbers that training changes."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
 
 def choose(key: str, value: str, options: object) -> None:
+    """Refuses a value of `key` that is none of `options`, by a ValueError that names them."""
     names = sorted(options)  # type: ignore[call-overload]
     if value not in names:
         raise ValueError(f"{key}={value} is not one of {', '.join(names)}")
 
 
 def check_sizes(**sizes: int) -> None:
+    """Refuses sizes of a model below 1, by a ValueError that names the option."""
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"model.{name} must be at least 1, not {size}")

@@ -79,7 +79,7 @@ class SRNN(LatentModel):
         normaliser: standardises raw frames; None leaves them as they are.
 
     References:
-        Sequential Neural Models with Stochastic Layers (Fraccaro et al., 2016), section 3,
+        Sequential Neural Models with Stochastic Layers (Fraccaro et al., 2016),
         https://arxiv.org/abs/1605.07571
     """
 

@@ -76,7 +76,7 @@ class STORN(LatentModel):
         normaliser: standardises raw frames; None leaves them as they are.
 
     References:
-        Learning Stochastic Recurrent Networks (Bayer and Osendorfer, 2014), section 3,
+        Learning Stochastic Recurrent Networks (Bayer and Osendorfer, 2014),
         https://arxiv.org/abs/1411.7610
     """
 

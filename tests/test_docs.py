@@ -1,0 +1,234 @@
+"""The documentation is held to the code: commands, options, examples, notebook, build."""
+
+import doctest
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from audio_tree import write_everything
+from helpers import CONF, Command, configure
+from hydra import compose, initialize_config_dir
+from iam_tree import write_corpus
+from omegaconf import DictConfig
+from small_corpora import write
+
+import datamodules
+import train
+import vrnn
+
+DOCS = CONF.with_name("docs")
+PAGES = {path.stem: path.read_text() for path in sorted(DOCS.glob("*.md"))}
+
+
+def blocks(kind: str, text: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    lines = [line for block in blocks("bash", text) for line in block.splitlines()]
+    return [re.split(r"  +[#>]| > ", line)[0] for line in lines]
+
+
+PROGRAMS = sorted({c for text in PAGES.values() for c in commands(text) if c.startswith("python")})
+OURS = ("model=vrnn_laplace", "data=table", "model=state_space")
+"""What the page on extending adds."""
+TRAININGS = [
+    c for c in PROGRAMS if c.startswith("python train.py") and not any(o in c for o in OURS)
+]
+OTHERS = [c for c in PROGRAMS if "train.py" not in c]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("docs") / "run"
+    train.run(configure(folder, "trainer.max_epochs=1", "untrained=false", "data.test_lines=20"))
+    return folder
+
+
+def test_there_are_pages_and_commands() -> None:
+    assert len(PAGES) >= 8 and len(TRAININGS) >= 20 and len(OTHERS) >= 5
+
+
+@pytest.mark.parametrize("line", TRAININGS)
+def test_a_training_composes(line: str) -> None:
+    words = [word for word in shlex.split(line)[2:] if word not in ("-m", "--cfg", "job")]
+    if any(word.startswith("--config-path") for word in words):
+        assert words[:2] == [
+            "--config-path=$PWD/outputs/<date>/<run>/.hydra",
+            "--config-name=config",
+        ]
+        return
+    # The first job of a sweep.
+    words = [word if "[" in word else word.partition(",")[0] for word in words]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        compose("train", words, return_hydra_config=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", OTHERS)
+def test_another_command_runs(line: str, run: Path, tmp_path: Path, command: Command) -> None:
+    _, *words = shlex.split(line.replace("outputs/<date>/<run>", str(run)))
+    if words[0] == "-m":
+        words[:2] = [words[1].replace(".", "/") + ".py"]
+    if "benchmarks" in words[0]:
+        quick = ["--quick"] if "step" in words[0] else ["--hours", "0.02"]
+        words = [words[0], *quick, "--json", str(tmp_path / "figures.json")]
+    command(*words)
+
+
+def flat(cfg: DictConfig, path: str = "") -> set[str]:
+    keys = set()
+    for key in cfg:
+        name, node = f"{path}{key}", cfg._get_node(key)
+        keys |= {name} | (flat(node, f"{name}.") if isinstance(node, DictConfig) else set())
+    return keys
+
+
+def test_options_exist() -> None:
+    """Every `key=value` of the text is one of some configuration."""
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()} | {"hydra/launcher"}
+    choices = [
+        [f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))]
+        for group in ("data", "model", "objective")
+    ]
+    known = set(groups)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for words in itertools.zip_longest(*choices):
+            cfg = compose("train", [word for word in words if word], return_hydra_config=True)
+            known |= flat(cfg)
+    for page, text in PAGES.items():
+        for words in re.findall(r"`((?:[a-z_./]+=[^` ]* ?)+)`", text):
+            for word in words.split():
+                key = word.partition("=")[0].removeprefix("model.likelihood.")
+                spoken = page == "extending" or key in ("allow", "temperature_z", "temperature_x")
+                assert spoken or key in known, f"docs/{page}.md: {word}"
+
+
+def test_files_exist() -> None:
+    for page, text in PAGES.items():
+        for name in re.findall(r"`((?:conf|tests|docs|vrnn|callbacks)/[\w/]+\.\w+)`", text):
+            ours = name == "conf/local/default.yaml" or f"# {name}\n" in text
+            assert ours or (DOCS.parent / name).is_file(), f"docs/{page}.md: {name}"
+
+
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if ">>>" in text])
+def test_examples_give_what_the_page_says(page: str, run: Path) -> None:
+    names = {"vrnn": vrnn, "run": run}
+    examples = "\n\n".join(block for block in blocks("python", PAGES[page]) if ">>>" in block)
+    test = doctest.DocTestParser().get_doctest(examples, names, page, None, None)
+    assert test.examples
+    told: list[str] = []
+    doctest.DocTestRunner().run(test, out=told.append)
+    assert not told, "".join(told)
+
+
+@pytest.fixture
+def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files of the page on extending, as if it lay over this project."""
+    for kind in ("python", "yaml"):
+        for block in blocks(kind, PAGES["extending"]):
+            first, _, code = block.partition("\n")
+            assert len(block.splitlines()) < 50
+            file = tmp_path / first.removeprefix("# ")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(code)
+    for package in (vrnn, datamodules):
+        folder = str(tmp_path / package.__name__)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, folder])
+    write_everything(tmp_path)
+    write_corpus(tmp_path)
+    write("csv_folder", tmp_path / "csv_folder")
+    rows = [
+        f"{split},{split}{n},{0.1 * t * n},{t % 3}"
+        for split, count in {"train": 8, "val": 2, "test": 3}.items()
+        for n in range(count)
+        for t in range(12)
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["split,sequence,a,b", *rows, ""]))
+    yield tmp_path
+    for name in ("vrnn.laplace", "datamodules.table", "vrnn.state_space"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", commands(PAGES["extending"]))
+def test_an_extension_trains_scores_and_draws(
+    line: str, extended: Path, command: Command, tmp_path: Path
+) -> None:
+    _, program, *words = shlex.split(line.replace("/path/to", str(extended)))
+    small = ["debug=limit", "logger=csv", "trainer.accelerator=cpu", "untrained=false"]
+    small += ["trainer.enable_progress_bar=false", "callbacks.pictures=null", "model.hidden=8"]
+    if "data=synthetic_speech" in words:
+        counts = ("utterances", "val_utterances", "test_utterances")
+        small += [*(f"data.{name}=3" for name in counts), "data.max_steps=10"]
+    run = tmp_path / "out"
+    where = [f"hydra.searchpath=[file://{extended / 'conf'}]", f"hydra.run.dir={run}"]
+    command(program, *words, *small, *where)
+    assert "FIVO-2" in command("evaluate.py", run, "--bounds", "elbo,iwae,fivo", "--k", 2)
+    command("generate.py", run, "--n", 2, "--steps", 5)
+    assert (run / "samples" / "generated.png").is_file()
+
+
+def test_a_new_corpus_says_what_is_wrong(extended: Path) -> None:
+    from datamodules.table import Table
+
+    (extended / "bad.csv").write_text("split,sequence,a\ntrain,1,0.5\ntrial,2,1\n")
+    with pytest.raises(ValueError, match="line 3: a split is train, val or test"):
+        Table(str(extended / "bad.csv")).setup()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Jupyter's packages
+def test_the_notebook_runs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
+    notebook = nbformat.read(DOCS / "notebook.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not committed"
+    (named,) = (cell for cell in notebook.cells if cell.source.startswith("RUN = None"))
+    named.source = f"RUN = {str(run)!r}"
+    nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(DOCS)}}
+    ).execute()
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 7
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("furo")
+    pytest.importorskip("myst_nb")
+    line = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "-D", "nb_execution_mode=off"]
+    environment = {**os.environ, "PYTHONPATH": str(DOCS.parent)}
+    done = subprocess.run(
+        [*line, str(DOCS), str(tmp_path)],
+        cwd=DOCS.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "model.html").read_text()
+    assert "<math" in page and "mathjax" not in page.lower()
+    for html in tmp_path.rglob("*.html"):
+        fetched = r'<(?:script|img|link)[^>]*(?:src|href)="(https?://[^"]+)'
+        loaded = re.findall(fetched, html.read_text())
+        assert not loaded, f"{html.name} loads {loaded}"
+
+
+@pytest.mark.parametrize("program", ["train.py", "evaluate.py", "generate.py"])
+def test_help_has_examples(program: str, command: Command) -> None:
+    with pytest.raises(SystemExit):
+        command.run(program, "--help")
+    shown = command.capfd.readouterr().out
+    assert shown.count(f"  python {program} ") >= 2
