@@ -20,9 +20,13 @@ class LatentModel(SequenceModel):
 
     A subclass says what inference sees of the sequence (`observe`) and how the decoder reads the
     latents (`decode_features`), and may know a faster loop over time (`unroll`).
+
+    Attributes:
+        filters: inference at a step sees that step and the state, nothing else.
     """
 
     cell: Cell
+    filters: bool = False
 
     def trace(
         self,
@@ -30,15 +34,22 @@ class LatentModel(SequenceModel):
         mask: Tensor | None = None,
         state: State | None = None,
         noise: Tensor | None = None,
+        u: Tensor | None = None,
     ) -> Trace:
         mask = self.check(x, mask)
-        phi_x, u = self.observe(x, mask, state)
+        if u is None:
+            phi_x, u = self.observe(x, mask, state)
+        else:
+            phi_x = self.features(x)
         if state is None:
             state = self.initial(x.shape[1])
         if noise is None:
             noise = torch.randn(*x.shape[:2], self.z_dim, device=x.device, dtype=x.dtype)
 
         return self.densities(self.unroll(phi_x, u, state, noise), u)
+
+    def look_ahead(self, x: Tensor, mask: Tensor, state: State | None = None) -> Tensor | None:
+        return None if self.filters else self.observe(x, mask, state)[1]
 
     @abstractmethod
     def observe(

@@ -46,6 +46,8 @@ class VRNN(LatentModel):
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
         engine: which implementation of the loop over time, "fast" or "plain" (`vrnn.unroll`).
+        checkpoint_steps: train on segments of so many steps, one after the other, to save memory
+            (`vrnn.segments`); about sqrt(T) saves the most.
         normaliser: standardises raw frames; None leaves them as they are.
     """
 
@@ -68,6 +70,7 @@ class VRNN(LatentModel):
         decoder_dim: int = 64,
         forecast: bool = False,
         engine: str = "fast",
+        checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
@@ -86,10 +89,12 @@ class VRNN(LatentModel):
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
             decoder=MLP(phi_z_dim + hidden, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
+            checkpoint_steps=checkpoint_steps,
         )
 
         self.z_dim, self.hidden = z_dim, hidden
         self.posterior, self.engine = posterior, engine
+        self.filters = posterior == "filtering"
         recurrence = RECURRENCES[rnn]
         # b_t, what the smoothing posterior sees of the present and the future.
         self.backward_rnn = recurrence(phi_x_dim, hidden) if posterior == "smoothing" else None
@@ -156,6 +161,7 @@ class RNN(SequenceModel):
         mlp_layers: int = 1,
         phi_x_dim: int = 64,
         decoder_dim: int = 64,
+        checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
         choose("model.rnn", rnn, RECURRENCES)
@@ -167,6 +173,7 @@ class RNN(SequenceModel):
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
             decoder=MLP(hidden, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
+            checkpoint_steps=checkpoint_steps,
         )
 
         self.hidden = hidden
@@ -178,6 +185,7 @@ class RNN(SequenceModel):
         mask: Tensor | None = None,
         state: State | None = None,
         noise: Tensor | None = None,
+        u: Tensor | None = None,
     ) -> Trace:
         self.check(x, mask)
         if state is None:

@@ -59,8 +59,11 @@ class SequenceModel(nn.Module, ABC):
         phi_x: MLP,
         decoder: MLP,
         decoder_dim: int,
+        checkpoint_steps: int | None,
     ) -> None:
         super().__init__()
+        if checkpoint_steps is not None:
+            check_sizes(checkpoint_steps=checkpoint_steps)
         if likelihood.x_dim != x_dim:
             raise ValueError(
                 f"model.x_dim is {x_dim}, but model.likelihood describes frames of "
@@ -72,6 +75,7 @@ class SequenceModel(nn.Module, ABC):
         self.normaliser = normaliser or Normaliser.identity(x_dim)
         self.phi_x = phi_x
         self.decoder = decoder
+        self.checkpoint_steps = checkpoint_steps
         self.out = linear(decoder_dim, likelihood.size)
         with torch.no_grad():
             self.out.bias.copy_(likelihood.bias(self.normaliser.means))
@@ -85,8 +89,9 @@ class SequenceModel(nn.Module, ABC):
         mask: Tensor | None = None,
         state: State | None = None,
         noise: Tensor | None = None,
+        u: Tensor | None = None,
     ) -> Trace:
-        """Runs inference over whole sequences.
+        """Runs inference over whole sequences, or over a part of them.
 
         Args:
             x: standardised frames, (T, B, D).
@@ -94,7 +99,13 @@ class SequenceModel(nn.Module, ABC):
                 padding.
             state: where the recurrence starts; None for h_0 = 0.
             noise: standard normal noise behind the draws of z, (T, B, Z); None to draw it here.
+            u: of a part, what `look_ahead` says of it.
         """
+
+    def look_ahead(self, x: Tensor, mask: Tensor, state: State | None = None) -> Tensor | None:
+        """What inference sees of the whole sequence, for a trace of its parts, (T, B, U); None
+        where the state is enough."""
+        return None
 
     @abstractmethod
     def initial(self, batch: int) -> State:
