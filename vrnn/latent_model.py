@@ -4,11 +4,10 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vrnn.cell import Cell
 from vrnn.distributions import gaussian
-from vrnn.networks import Recurrence, State, top
+from vrnn.networks import Gaussian, Recurrence, State, top
 from vrnn.sequence_model import SequenceModel, Trace
 from vrnn.unroll import Unrolled, unroll_plain
 
@@ -106,9 +105,9 @@ class LatentModel(SequenceModel):
             state=steps.state,
         )
 
-    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
+    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Gaussian | None]:
         mean, std = self.cell.prior(top(state))
-        return mean + std * noise, gaussian(mean, std)
+        return mean + std * noise, (mean, std)
 
     def decode(self, z: Tensor, h: Tensor) -> Tensor:
         return self.decode_features(self.cell.features(z, h), h)

@@ -1,17 +1,20 @@
 """The VRNN, and its counterpart without latent variables."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vrnn.cell import VRNNCell
 from vrnn.distributions import gaussian
+from vrnn.generation import Networks, fast_frames
 from vrnn.latent_model import LatentModel, summarise_future
 from vrnn.likelihoods import Likelihood
 from vrnn.networks import (
     GRU,
     LSTM,
     MLP,
+    Gaussian,
     GaussianNet,
     Recurrence,
     StandardNormal,
@@ -19,7 +22,7 @@ from vrnn.networks import (
     top,
 )
 from vrnn.normaliser import Normaliser
-from vrnn.sequence_model import SequenceModel, Trace, check_sizes, choose
+from vrnn.sequence_model import Frame, SequenceModel, Trace, check_sizes, choose
 from vrnn.unroll import ENGINES, Unrolled
 
 __all__ = ["RNN", "VRNN"]
@@ -136,6 +139,23 @@ class VRNN(LatentModel):
         b = gaussian(*self.forecaster(torch.cat([steps.phi_z, steps.h], dim=-1)))
         return trace._replace(forecast=b, future=u.detach())
 
+    def frames(
+        self, state: State, noise: Iterator[Tensor], temperature: float = 1.0
+    ) -> Iterator[Frame]:
+        if self.engine == "plain" or torch.is_autocast_enabled(state[0].device.type):
+            return super().frames(state, noise, temperature)
+        networks = Networks(
+            self.normaliser.centred,
+            self.phi_x,
+            self.decoder,
+            self.out,
+            self.likelihood,
+            self.rnn,
+            self.cell.prior,
+            self.cell.phi_z,
+        )
+        return fast_frames(networks, state, noise, temperature)
+
     def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:
         params: Tensor = self.out(self.decoder(torch.cat([phi_z, h], dim=-1)))
         return params
@@ -198,8 +218,18 @@ class RNN(SequenceModel):
     def initial(self, batch: int) -> State:
         return self.rnn.initial(batch)
 
-    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
+    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Gaussian | None]:
         return noise, None
+
+    def frames(
+        self, state: State, noise: Iterator[Tensor], temperature: float = 1.0
+    ) -> Iterator[Frame]:
+        if torch.is_autocast_enabled(state[0].device.type):
+            return super().frames(state, noise, temperature)
+        networks = Networks(
+            self.normaliser.centred, self.phi_x, self.decoder, self.out, self.likelihood, self.rnn
+        )
+        return fast_frames(networks, state, noise, temperature)
 
     def decode(self, z: Tensor, h: Tensor) -> Tensor:
         params: Tensor = self.out(self.decoder(h))
