@@ -7,6 +7,7 @@ from helpers import build, configure, trainer
 from vrnn import VRNN
 from vrnn.bounds import elbo_terms
 from vrnn.evaluation import score
+from vrnn.memory import memory_told
 from vrnn.objectives import ELBO, FIVO, IWAE
 from vrnn.segments import by_segments
 
@@ -128,6 +129,34 @@ def test_training_by_segments_ends_with_the_same_weights(objective, tmp_path):
         trainer(tmp_path, max_steps=3).fit(module, data)
         ends.append(list(module.model.parameters()))
     assert_same(ends[1], ends[0], tolerance=1e-4)
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_full_memory_is_answered_by_what_needs_less(where, tmp_path, monkeypatch):
+    def fill(*args, **kwargs):
+        torch.empty(2**60)  # What torch says where there is no such memory.
+
+    data, module = build(configure(tmp_path, "objective=iwae", "objective.particles=3"))
+    if where == "forward":
+        monkeypatch.setattr(module.model, "trace", fill)
+    else:
+        monkeypatch.setattr(torch.Tensor, "backward", fill)
+    with pytest.raises(
+        ValueError,
+        match=r"memory is full in a batch of 8 sequences and 40 steps, 3 particles of each: try "
+        r"model.checkpoint_steps=6, which keeps activations of 15.0% of the steps, or "
+        r"objective.particles below 3, or data.batch_size below 8, or data.max_steps below 40",
+    ):
+        trainer(tmp_path, max_steps=1).fit(module, data)
+
+
+def test_other_errors_and_small_segments_are_told_as_they_are():
+    shape = torch.Size([100, 4, 3])
+    with pytest.raises(RuntimeError, match="no memory of it"), memory_told(shape, 1, None):
+        raise RuntimeError("no memory of it")
+    with pytest.raises(ValueError, match="try data.batch_size below 4"):  # noqa: SIM117
+        with memory_told(shape, 1, 10):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 def test_segments_that_cannot_be_are_refused(make_model):

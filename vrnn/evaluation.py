@@ -195,7 +195,13 @@ def check_memory(steps: int, particles: int, z_dim: int) -> None:
 
 
 def free_memory() -> int:
-    """Bytes of main memory that are free."""
+    """Bytes of main memory that are free, or hold no more than copies of files."""
+    try:
+        with open("/proc/meminfo") as file:
+            kinds = dict(line.split(":") for line in file)
+        return int(kinds["MemAvailable"].split()[0]) * 1024
+    except (OSError, LookupError, ValueError):
+        pass
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
