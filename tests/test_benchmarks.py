@@ -1,7 +1,7 @@
 """The benchmarks run, and write what they print."""
 
+import importlib
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 def figures(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     file = tmp_path / "figures.json"
     monkeypatch.setattr("sys.argv", [name, "--quick", "--json", str(file)])
-    runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+    importlib.import_module(f"benchmarks.{name}").main()
     return json.loads(file.read_text())
 
 

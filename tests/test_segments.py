@@ -152,11 +152,12 @@ def test_full_memory_is_answered_by_what_needs_less(where, tmp_path, monkeypatch
 
 def test_other_errors_and_small_segments_are_told_as_they_are():
     shape = torch.Size([100, 4, 3])
-    with pytest.raises(RuntimeError, match="no memory of it"), memory_told(shape, 1, None):
+    with pytest.raises(RuntimeError, match="no memory of it"), memory_told(shape, 1, None, True):
         raise RuntimeError("no memory of it")
-    with pytest.raises(ValueError, match="try data.batch_size below 4"):  # noqa: SIM117
-        with memory_told(shape, 1, 10):
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+    for steps, segments in ((10, True), (None, False)):
+        with pytest.raises(ValueError, match="try data.batch_size below 4"):  # noqa: SIM117
+            with memory_told(shape, 1, steps, segments):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 def test_segments_that_cannot_be_are_refused(make_model):

@@ -10,13 +10,16 @@ __all__ = ["memory_told"]
 
 
 @contextmanager
-def memory_told(shape: torch.Size, particles: int, checkpoint_steps: int | None) -> Iterator[None]:
+def memory_told(
+    shape: torch.Size, particles: int, checkpoint_steps: int | None, segments: bool
+) -> Iterator[None]:
     """Turns torch's errors about memory into a sentence that says what would need less.
 
     Args:
         shape: of the batch, (T, B, D).
         particles: K.
         checkpoint_steps: of the model.
+        segments: the objective can be computed by segments of time.
 
     Raises:
         ValueError: if torch cannot allocate what it wants.
@@ -30,7 +33,7 @@ def memory_told(shape: torch.Size, particles: int, checkpoint_steps: int | None)
         remedies = [f"data.batch_size below {B:,}", f"data.max_steps below {T:,}"]
         if particles > 1:
             remedies.insert(0, f"objective.particles below {particles:,}")
-        if checkpoint_steps is None or checkpoint_steps > 2 * N:
+        if segments and (checkpoint_steps is None or checkpoint_steps > 2 * N):
             part = N / min(T, checkpoint_steps or T)
             remedies.insert(
                 0,

@@ -101,7 +101,8 @@ class VRNNModule(LightningModule):
             super().backward(loss, *args, **kwargs)
 
     def memory_told(self) -> AbstractContextManager[None]:
-        return memory_told(self.shape, self.objective.particles, self.model.checkpoint_steps)
+        objective, steps = self.objective, self.model.checkpoint_steps
+        return memory_told(self.shape, objective.particles, steps, objective.segments)
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         # The objective's own bound chooses the best weights, beside the ELBO.

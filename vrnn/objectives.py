@@ -38,10 +38,12 @@ class Objective(nn.Module, ABC):
     Attributes:
         name: as in `val/<name>`, by which the best weights are chosen.
         particles: K, latent trajectories of every sequence.
+        segments: it can be computed by segments of time, `model.checkpoint_steps`.
     """
 
     name: str
     particles: int = 1
+    segments: bool = True
 
     @abstractmethod
     def forward(
@@ -214,6 +216,7 @@ class FIVO(Objective):
     """
 
     name = "fivo"
+    segments = False
 
     def __init__(
         self,
