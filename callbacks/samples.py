@@ -1,6 +1,6 @@
 """Generated sequences, in raw units and as files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from callbacks.drawing import draw
 from callbacks.sounds import write_midi, write_wav
 from datamodules.base import SequenceData
+from vrnn.sequence_model import Frame
 
 __all__ = [
     "Generated",
@@ -61,18 +62,23 @@ def generate_raw(
     """
     model = module.model
     steps = steps or typical_steps(module.hparams["data"])
-    frames = model.draw_frames(steps, n, prime, temperature_z, temperature_x, seed=seed)
-    beginning = [] if prime is None else [*prime]
 
-    def raw(parts: list[Tensor]) -> list[np.ndarray]:
-        x = torch.stack([part.to(frames[0].x) for part in [*beginning, *parts]])
+    def x_and_mean(frame: Frame) -> tuple[Tensor, Tensor | None]:
+        try:
+            return frame.x, frame.likelihood.mean
+        except NotImplementedError:
+            return frame.x, None
+
+    def raw(parts: Sequence[Tensor]) -> list[np.ndarray]:
+        x = torch.stack([part.to(parts[-1]) for part in [*beginning, *parts]])
         return list(model.normaliser.raw(x).transpose(0, 1).cpu().numpy())
 
-    try:
-        means = raw([frame.likelihood.mean for frame in frames])
-    except NotImplementedError:
-        means = None
-    return Generated(raw([frame.x for frame in frames]), means)
+    beginning = [] if prime is None else [*prime]
+    x, means = zip(
+        *model.draw_frames(x_and_mean, steps, n, prime, temperature_z, temperature_x, seed=seed),
+        strict=True,
+    )
+    return Generated(raw(x), None if means[0] is None else raw(means))
 
 
 def real_examples(data: SequenceData) -> tuple[list[np.ndarray], list[str]]:

@@ -68,7 +68,7 @@ def strengths(model: SequenceModel, steps: int, seed: int) -> Tensor:
             likelihood = model.likelihood(model.decode(z, h))
             x = likelihood.sample()
             # Both ways, so that the noise of the first order cancels.
-            sigma = torch.eye(z_dim).to(z)[:, None] * prior.stddev
+            sigma = torch.eye(z_dim).to(z)[:, None] * prior[1]
             moved = torch.stack([z + sigma, z - sigma])
             elsewhere = model.likelihood(model.decode(moved, h.expand(2, z_dim, *h.shape)))
             drops.append((likelihood.log_prob(x) - elsewhere.log_prob(x)).mean((0, 2)))

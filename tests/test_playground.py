@@ -85,7 +85,7 @@ def test_strength_is_how_far_a_frame_moves(make_model: Callable[..., VRNN]) -> N
             for sign in (1, -1):
                 for d in range(2):
                     moved = z.clone()
-                    moved[:, d] += sign * prior.stddev[:, d]
+                    moved[:, d] += sign * prior[1][:, d]
                     there = model.likelihood(model.decode(moved, h))
                     expected.append(kl_divergence(here, there).mean())
     exact = torch.stack(expected).view(-1, 2).mean(0)

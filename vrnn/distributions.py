@@ -36,6 +36,14 @@ class GaussianMixtureDistribution(MixtureSameFamily):
             validate_args=False,
         )
 
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        # Chooses a component before it draws, in place of a draw from each.
+        shape = torch.Size(sample_shape) + self.batch_shape
+        mean = self.component_distribution.mean.expand(*shape, -1, -1)
+        k = sample_component(self.mixture_distribution.logits.expand(*shape, -1))
+        return torch.normal(pick(mean, k), pick(self.std.expand_as(mean), k))
+
     @property
     def mode(self) -> Tensor:
         """The mean of the component with the highest peak, (*, D)."""
@@ -86,15 +94,11 @@ class PenDistribution(Distribution):
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
-        k = Categorical(logits=self.logits, validate_args=False).sample(torch.Size(sample_shape))
+        k = sample_component(self.logits.expand(*shape, -1))
         mean = pick(self.means.expand(*shape, *self.means.shape[-2:]), k)
         std = pick(self.std.expand(*shape, *self.std.shape[-2:]), k)
-        rho = self.rho.expand(*shape, -1).gather(-1, k[..., None])[..., 0]
-        a, b = torch.randn_like(mean).unbind(-1)
-        dx, dy = a, rho * a + ((1 - rho) * (1 + rho)).sqrt() * b
-        pen = torch.rand_like(rho) < self.pen.sigmoid()
-        offset = mean + std * torch.stack([dx, dy], -1)
-        return torch.cat([pen.to(offset.dtype)[..., None], offset], -1)
+        rho = self.rho.expand(*shape, -1).gather(-1, k[..., None])
+        return sample_pen(self.pen.expand(shape)[..., None], mean, std, rho)
 
     @property
     def mean(self) -> Tensor:
@@ -108,6 +112,23 @@ class PenDistribution(Distribution):
         spread = self.std.log().sum(-1) + 0.5 * ((1 - self.rho) * (1 + self.rho)).log()
         offset = pick(self.means, (self.logits - spread).argmax(-1))
         return torch.cat([(self.pen > 0).to(offset.dtype)[..., None], offset], -1)
+
+
+def sample_component(logits: Tensor) -> Tensor:
+    """Draws k, by Gumbel's way. Shapes: (*, K) -> (*)."""
+    if logits.shape[-1] == 1:
+        return torch.zeros_like(logits[..., 0], dtype=torch.int64)
+    waits = torch.empty_like(logits).exponential_()
+    return (logits - waits.log()).argmax(-1)
+
+
+def sample_pen(pen: Tensor, mean: Tensor, std: Tensor, rho: Tensor) -> Tensor:
+    """Draws [pen, dx, dy] of one component. Shapes: pen (*, 1), logit of the lift, mean and std
+    (*, 2), rho (*, 1) -> (*, 3)."""
+    dx, free = torch.randn_like(mean).split(1, -1)
+    dy = torch.addcmul(rho * dx, rho.acos().sin(), free)
+    offset = torch.addcmul(mean, std, torch.cat([dx, dy], -1))
+    return torch.cat([torch.bernoulli(pen.sigmoid()), offset], -1)
 
 
 def pick(components: Tensor, k: Tensor) -> Tensor:

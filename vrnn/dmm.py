@@ -119,6 +119,7 @@ class DMM(LatentModel):
         likelihood: output distribution over a frame.
         mlp_layers: hidden layers of transition, decoder and feature map.
         phi_x_dim, prior_dim, decoder_dim: their widths, prior_dim that of the transition.
+        checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
         normaliser: standardises raw frames; None leaves them as they are.
 
     References:
@@ -136,6 +137,7 @@ class DMM(LatentModel):
         phi_x_dim: int = 64,
         prior_dim: int = 64,
         decoder_dim: int = 64,
+        checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
         check_sizes(z_dim=z_dim, hidden=hidden, mlp_layers=mlp_layers)
@@ -146,6 +148,7 @@ class DMM(LatentModel):
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
             decoder=MLP(z_dim, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
+            checkpoint_steps=checkpoint_steps,
         )
 
         self.z_dim, self.hidden = z_dim, hidden

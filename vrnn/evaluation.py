@@ -18,7 +18,8 @@ from vrnn.bounds import (
 )
 from vrnn.latent_model import LatentModel
 from vrnn.particle_filter import particle_filter
-from vrnn.sequence_model import SequenceModel
+from vrnn.segments import by_segments
+from vrnn.sequence_model import SequenceModel, Trace
 
 __all__ = ["BOUNDS", "DENSITIES", "score", "sequence_noise", "sequence_uniform"]
 
@@ -36,6 +37,9 @@ DENSITIES = ("elbo", "log_likelihood", "iwae", "fivo", "open_loop", "paper")
 
 ROWS = 256
 """Sequences times particles that are run at once, which bounds the memory of many particles."""
+
+SEGMENT = 256
+"""Steps whose densities are in memory at once."""
 
 FILTER_ROWS = 2048
 """Likewise in the particle filter, which keeps one step at a time."""
@@ -103,7 +107,8 @@ def score(
         FloatingPointError: if all weights of a sequence underflow or are undefined.
     """
     if not isinstance(model, LatentModel):
-        steps = elbo_terms(model.trace(x, mask), x, mask).log_likelihood
+        none = x.new_zeros(*x.shape[:2], 0)
+        (steps, _), _ = by_segments(elbo_terms, model, x, mask, none, SEGMENT)
         exact = steps.double().sum(0)
         known = {"elbo", *bounds} - {"open_loop"}
         figures = {name: exact for bound in known for name in BOUNDS[bound]}
@@ -152,16 +157,20 @@ def trajectories(
     bounds: Collection[str],
 ) -> dict[str, Tensor]:
     """The bounds that need K independent trajectories, each (B,), float64."""
+
+    def terms_of(trace: Trace, x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        weights = (log_weights(trace, x, mask),) if particles > 1 else ()
+        return *elbo_terms(trace, x, mask), *weights
+
     terms, log_w = [], []
     for draws in chunks(particles, ROWS // len(ids)):
         k = len(draws)
         rows, rows_mask = x.repeat(1, k, 1), mask.repeat(1, k)
         noise = sequence_noise(ids, mask, model.z_dim, draws, seed, x.dtype)
-        trace = model.trace(rows, rows_mask, noise=noise)
-        parts = elbo_terms(trace, rows, rows_mask)
-        terms.append(torch.stack([sums(part, k) for part in parts]))
+        parts, _ = by_segments(terms_of, model, rows, rows_mask, noise, SEGMENT)
+        terms.append(torch.stack([sums(part, k) for part in parts[:2]]))
         if particles > 1:
-            log_w.append(split_particles(log_weights(trace, rows, rows_mask), k))
+            log_w.append(split_particles(parts[2], k))
 
     log_likelihood, kl = torch.cat(terms, dim=1).mean(1)
     figures = {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
@@ -186,7 +195,13 @@ def check_memory(steps: int, particles: int, z_dim: int) -> None:
 
 
 def free_memory() -> int:
-    """Bytes of main memory that are free."""
+    """Bytes of main memory that are free, or hold no more than copies of files."""
+    try:
+        with open("/proc/meminfo") as file:
+            kinds = dict(line.split(":") for line in file)
+        return int(kinds["MemAvailable"].split()[0]) * 1024
+    except (OSError, LookupError, ValueError):
+        pass
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -4,11 +4,10 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vrnn.cell import Cell
 from vrnn.distributions import gaussian
-from vrnn.networks import Recurrence, State, top
+from vrnn.networks import Gaussian, Recurrence, State, top
 from vrnn.sequence_model import SequenceModel, Trace
 from vrnn.unroll import Unrolled, unroll_plain
 
@@ -20,9 +19,13 @@ class LatentModel(SequenceModel):
 
     A subclass says what inference sees of the sequence (`observe`) and how the decoder reads the
     latents (`decode_features`), and may know a faster loop over time (`unroll`).
+
+    Attributes:
+        filters: inference at a step sees that step and the state, nothing else.
     """
 
     cell: Cell
+    filters: bool = False
 
     def trace(
         self,
@@ -30,15 +33,22 @@ class LatentModel(SequenceModel):
         mask: Tensor | None = None,
         state: State | None = None,
         noise: Tensor | None = None,
+        u: Tensor | None = None,
     ) -> Trace:
         mask = self.check(x, mask)
-        phi_x, u = self.observe(x, mask, state)
+        if u is None:
+            phi_x, u = self.observe(x, mask, state)
+        else:
+            phi_x = self.features(x)
         if state is None:
             state = self.initial(x.shape[1])
         if noise is None:
             noise = torch.randn(*x.shape[:2], self.z_dim, device=x.device, dtype=x.dtype)
 
         return self.densities(self.unroll(phi_x, u, state, noise), u)
+
+    def look_ahead(self, x: Tensor, mask: Tensor, state: State | None = None) -> Tensor | None:
+        return None if self.filters else self.observe(x, mask, state)[1]
 
     @abstractmethod
     def observe(
@@ -95,9 +105,9 @@ class LatentModel(SequenceModel):
             state=steps.state,
         )
 
-    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
+    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Gaussian | None]:
         mean, std = self.cell.prior(top(state))
-        return mean + std * noise, gaussian(mean, std)
+        return mean + std * noise, (mean, std)
 
     def decode(self, z: Tensor, h: Tensor) -> Tensor:
         return self.decode_features(self.cell.features(z, h), h)

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Distribution, Independent, Normal
 
-from vrnn.distributions import GaussianMixtureDistribution, PenDistribution
+from vrnn.distributions import (
+    GaussianMixtureDistribution,
+    PenDistribution,
+    pick,
+    sample_component,
+    sample_pen,
+)
 from vrnn.networks import SIGMA_BIAS, at_least_float32, positive
 
 __all__ = ["Bernoulli", "GaussianMixture", "Likelihood", "PenMixture"]
@@ -55,8 +61,12 @@ class Likelihood(nn.Module, ABC):
     def draw(self, params: Tensor, temperature: float = 1.0) -> Tensor:
         """Draws x_t, (*, P) -> (*, D); temperature 0 takes the mode."""
         if temperature > 0:
-            return self(params, temperature).sample()
+            return self.sample(at_least_float32(params), temperature)
         return self(params).mode
+
+    def sample(self, params: Tensor, temperature: float) -> Tensor:
+        """What the distribution of `forward` draws, perhaps without building it."""
+        return self(params, temperature).sample()
 
 
 class GaussianMixture(Likelihood):
@@ -95,6 +105,14 @@ class GaussianMixture(Likelihood):
             logits / temperature, mean.unflatten(-1, shape), std.unflatten(-1, shape)
         )
 
+    def sample(self, params: Tensor, temperature: float) -> Tensor:
+        n, K, D = self.components * self.x_dim, self.components, self.x_dim
+        mean, a = params[..., :n], params[..., n : 2 * n]
+        if K > 1:
+            k = sample_component(params[..., 2 * n :] / temperature)
+            mean, a = (pick(part.unflatten(-1, (K, D)), k) for part in (mean, a))
+        return torch.normal(mean, positive(a) * temperature**0.5)
+
     def extra_repr(self) -> str:
         return f"x_dim={self.x_dim}, components={self.components}"
 
@@ -115,6 +133,8 @@ class PenMixture(Likelihood):
     """
 
     kinds = ("pen",)
+    firsts: Tensor
+    strides: Tensor
 
     def __init__(self, x_dim: int = 3, components: int = 20) -> None:
         super().__init__()
@@ -127,6 +147,10 @@ class PenMixture(Likelihood):
 
         self.x_dim, self.components = x_dim, check_components(components)
         self.size = 1 + 5 * components + mixture_logits(components)
+        # Where the five numbers of a component stand.
+        firsts = [1, 2, 1 + 2 * components, 2 + 2 * components, 1 + 4 * components]
+        for name, where in (("firsts", firsts), ("strides", [2, 2, 2, 2, 1])):
+            self.register_buffer(name, torch.tensor(where), persistent=False)
 
     def bias(self, means: Tensor | None = None) -> Tensor:
         n = 2 * self.components
@@ -145,6 +169,15 @@ class PenMixture(Likelihood):
             std=positive(a).unflatten(-1, (k, 2)) * temperature**0.5,
             rho=RHO_MAX * r.tanh(),
         )
+
+    def sample(self, params: Tensor, temperature: float) -> Tensor:
+        K, chosen = self.components, params[..., 1:]
+        if K > 1:
+            k = sample_component(params[..., 1 + 5 * K :] / temperature)[..., None]
+            chosen = params.gather(-1, torch.addcmul(self.firsts, self.strides, k))
+        mean, a, r = chosen.split([2, 2, 1], dim=-1)
+        std = positive(a) * temperature**0.5
+        return sample_pen(params[..., :1] / temperature, mean, std, RHO_MAX * r.tanh())
 
     def extra_repr(self) -> str:
         return f"components={self.components}"
@@ -181,6 +214,9 @@ class Bernoulli(Likelihood):
         if temperature > 0:
             return super().draw(params, temperature)
         return (params > 0).to(at_least_float32(params).dtype)
+
+    def sample(self, params: Tensor, temperature: float) -> Tensor:
+        return torch.bernoulli((params / temperature).sigmoid())
 
     def extra_repr(self) -> str:
         return f"x_dim={self.x_dim}"

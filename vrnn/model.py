@@ -1,17 +1,20 @@
 """The VRNN, and its counterpart without latent variables."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vrnn.cell import VRNNCell
 from vrnn.distributions import gaussian
+from vrnn.generation import Networks, fast_frames
 from vrnn.latent_model import LatentModel, summarise_future
 from vrnn.likelihoods import Likelihood
 from vrnn.networks import (
     GRU,
     LSTM,
     MLP,
+    Gaussian,
     GaussianNet,
     Recurrence,
     StandardNormal,
@@ -19,7 +22,7 @@ from vrnn.networks import (
     top,
 )
 from vrnn.normaliser import Normaliser
-from vrnn.sequence_model import SequenceModel, Trace, check_sizes, choose
+from vrnn.sequence_model import Frame, SequenceModel, Trace, check_sizes, choose
 from vrnn.unroll import ENGINES, Unrolled
 
 __all__ = ["RNN", "VRNN"]
@@ -45,8 +48,10 @@ class VRNN(LatentModel):
             (`vrnn.objectives.ELBO`); with the smoothing posterior only.
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
-        engine: which implementation of the loop over time, "fast" (the best
-            there is), "native" (that or an error) or "plain" (`vrnn.unroll`).
+        engine: which implementation of the loop over time, "fast" (the best there is), "native"
+            (the compiled one or an error) or "plain" (`vrnn.unroll`).
+        checkpoint_steps: train on segments of so many steps, one after the other, to save memory
+            (`vrnn.segments`); about sqrt(T) saves the most.
         normaliser: standardises raw frames; None leaves them as they are.
 
     Raises:
@@ -73,6 +78,7 @@ class VRNN(LatentModel):
         decoder_dim: int = 64,
         forecast: bool = False,
         engine: str = "fast",
+        checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
@@ -91,10 +97,12 @@ class VRNN(LatentModel):
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
             decoder=MLP((phi_z_dim, hidden), decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
+            checkpoint_steps=checkpoint_steps,
         )
 
         self.z_dim, self.hidden = z_dim, hidden
         self.posterior, self.engine = posterior, engine
+        self.filters = posterior == "filtering"
         recurrence = RECURRENCES[rnn]
         # b_t, what the smoothing posterior sees of the present and the future.
         self.backward_rnn = recurrence(phi_x_dim, hidden) if posterior == "smoothing" else None
@@ -136,6 +144,23 @@ class VRNN(LatentModel):
         b = gaussian(*self.forecaster(torch.cat([steps.phi_z, steps.h], dim=-1)))
         return trace._replace(forecast=b, future=u.detach())
 
+    def frames(
+        self, state: State, noise: Iterator[Tensor], temperature: float = 1.0
+    ) -> Iterator[Frame]:
+        if self.engine == "plain" or torch.is_autocast_enabled(state[0].device.type):
+            return super().frames(state, noise, temperature)
+        networks = Networks(
+            self.normaliser.centred,
+            self.phi_x,
+            self.decoder,
+            self.out,
+            self.likelihood,
+            self.rnn,
+            self.cell.prior,
+            self.cell.phi_z,
+        )
+        return fast_frames(networks, state, noise, temperature)
+
     def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:
         params: Tensor = self.out(self.decoder(torch.cat([phi_z, h], dim=-1)))
         return params
@@ -161,6 +186,7 @@ class RNN(SequenceModel):
         mlp_layers: int = 1,
         phi_x_dim: int = 64,
         decoder_dim: int = 64,
+        checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
         choose("model.rnn", rnn, RECURRENCES)
@@ -172,6 +198,7 @@ class RNN(SequenceModel):
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
             decoder=MLP(hidden, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
+            checkpoint_steps=checkpoint_steps,
         )
 
         self.hidden = hidden
@@ -183,6 +210,7 @@ class RNN(SequenceModel):
         mask: Tensor | None = None,
         state: State | None = None,
         noise: Tensor | None = None,
+        u: Tensor | None = None,
     ) -> Trace:
         self.check(x, mask)
         if state is None:
@@ -195,8 +223,18 @@ class RNN(SequenceModel):
     def initial(self, batch: int) -> State:
         return self.rnn.initial(batch)
 
-    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
+    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Gaussian | None]:
         return noise, None
+
+    def frames(
+        self, state: State, noise: Iterator[Tensor], temperature: float = 1.0
+    ) -> Iterator[Frame]:
+        if torch.is_autocast_enabled(state[0].device.type):
+            return super().frames(state, noise, temperature)
+        networks = Networks(
+            self.normaliser.centred, self.phi_x, self.decoder, self.out, self.likelihood, self.rnn
+        )
+        return fast_frames(networks, state, noise, temperature)
 
     def decode(self, z: Tensor, h: Tensor) -> Tensor:
         params: Tensor = self.out(self.decoder(h))

@@ -1,5 +1,6 @@
 """The LightningModule: when to compute which loss and scores. No density is computed here."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from datamodules.base import SequenceBatch
 from vrnn.evaluation import score
+from vrnn.memory import memory_told
 from vrnn.metrics import Scores
 from vrnn.networks import State
 from vrnn.normaliser import Normaliser
@@ -75,14 +77,16 @@ class VRNNModule(LightningModule):
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
-        result = self.objective(
-            self.model,
-            batch.x,
-            batch.mask,
-            self.training_rng(batch_idx),
-            self.global_step,
-            self.initial_state(batch),
-        )
+        self.shape = batch.x.shape
+        with self.memory_told():
+            result = self.objective(
+                self.model,
+                batch.x,
+                batch.mask,
+                self.training_rng(batch_idx),
+                self.global_step,
+                self.initial_state(batch),
+            )
         if batch.continues is not None:
             self.carried = tuple(s.detach() for s in result.state)
         steps = batch.mask.sum()
@@ -95,6 +99,14 @@ class VRNNModule(LightningModule):
             self.log("train/kl_weight", self.objective.kl_weight(self.global_step))
         loss: Tensor = result.loss / self.mean_over_ranks(steps)
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        with self.memory_told():
+            super().backward(loss, *args, **kwargs)
+
+    def memory_told(self) -> AbstractContextManager[None]:
+        objective, steps = self.objective, self.model.checkpoint_steps
+        return memory_told(self.shape, objective.particles, steps, objective.segments)
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         # The objective's own bound chooses the best weights, beside the ELBO.

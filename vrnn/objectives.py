@@ -13,7 +13,8 @@ from vrnn.distributions import per_dimension
 from vrnn.latent_model import LatentModel
 from vrnn.networks import State
 from vrnn.particle_filter import check_filter, particle_filter
-from vrnn.sequence_model import SequenceModel, choose
+from vrnn.segments import by_segments
+from vrnn.sequence_model import SequenceModel, Trace, choose
 
 __all__ = ["ELBO", "FIVO", "IWAE", "Loss", "Objective"]
 
@@ -37,10 +38,12 @@ class Objective(nn.Module, ABC):
     Attributes:
         name: as in `val/<name>`, by which the best weights are chosen.
         particles: K, latent trajectories of every sequence.
+        segments: it can be computed by segments of time, `model.checkpoint_steps`.
     """
 
     name: str
     particles: int = 1
+    segments: bool = True
 
     @abstractmethod
     def forward(
@@ -138,19 +141,26 @@ class ELBO(Objective):
         step: int,
         state: State | None = None,
     ) -> Loss:
-        trace = model.trace(x, mask, state, self.noise(model, x, generator))
+        noise = self.noise(model, x, generator)
+        (log_likelihood, kl, paid, gained), state = by_segments(
+            self.terms, model, x, mask, noise, model.checkpoint_steps, state
+        )
+        loss = self.kl_weight(step) * paid.sum() - gained.sum()
+        bound = log_likelihood - kl
+        return Loss(loss, bound.detach().sum(), kl.detach().sum(), state)
+
+    def terms(self, trace: Trace, x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """The bound's two terms, and what the loss makes of the KL and of the likelihood."""
         terms = bounds.elbo_terms(trace, x, mask)
-        kl = terms.kl
+        kl, gained = terms.kl, terms.log_likelihood
         if self.free_bits > 0 and trace.posterior is not None and trace.prior is not None:
             if self.free_bits_per == "dimension":
                 pair = per_dimension(trace.posterior), per_dimension(trace.prior)
                 kl = kl_divergence(*pair).clamp_min(self.free_bits).sum(-1)
             kl = torch.where(mask, kl.clamp_min(self.free_bits), 0.0)
-        loss = self.kl_weight(step) * kl.sum() - terms.log_likelihood.sum()
         if self.forecast > 0 or trace.forecast is not None:
-            loss = loss - self.forecast * bounds.forecast(trace, mask).sum()
-        bound = terms.log_likelihood - terms.kl
-        return Loss(loss, bound.detach().sum(), terms.kl.detach().sum(), trace.state)
+            gained = gained + self.forecast * bounds.forecast(trace, mask)
+        return *terms, kl, gained
 
     def extra_repr(self) -> str:
         return (
@@ -184,11 +194,15 @@ class IWAE(Objective):
         K = self.particles
         x, mask = x.repeat(1, K, 1), mask.repeat(1, K)
         noise = self.noise(model, x[:, : x.shape[1] // K], generator)
-        trace = model.trace(x, mask, state, noise)
-        log_w = bounds.split_particles(bounds.log_weights(trace, x, mask), K)
-        bound = bounds.importance_weighted(log_w).sum()
-        kl = bounds.elbo_terms(trace, x, mask).kl.detach().sum() / K
-        return Loss(-bound, bound.detach(), kl, trace.state)
+        (log_w, kl), state = by_segments(
+            self.terms, model, x, mask, noise, model.checkpoint_steps, state
+        )
+        bound = bounds.importance_weighted(bounds.split_particles(log_w, K)).sum()
+        return Loss(-bound, bound.detach(), kl.detach().sum() / K, state)
+
+    @staticmethod
+    def terms(trace: Trace, x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        return bounds.log_weights(trace, x, mask), bounds.elbo_terms(trace, x, mask).kl
 
     def extra_repr(self) -> str:
         return f"particles={self.particles}"
@@ -210,6 +224,7 @@ class FIVO(Objective):
     """
 
     name = "fivo"
+    segments = False
 
     def __init__(
         self,
@@ -242,6 +257,11 @@ class FIVO(Objective):
             raise ValueError(
                 f"objective=fivo needs latent variables, which {type(model).__name__} has not: "
                 "its likelihood is exact, objective=elbo"
+            )
+        if model.checkpoint_steps is not None:
+            raise ValueError(
+                "objective=fivo remembers all steps: model.checkpoint_steps is for objective=elbo "
+                "and objective=iwae"
             )
         noise = self.noise(model, x, generator)
         shape = (len(x), self.particles, x.shape[1])

@@ -1,18 +1,22 @@
 """What every sequence model gives, a `Trace` of its densities, and how it generates."""
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vrnn.distributions import gaussian
 from vrnn.likelihoods import Likelihood
-from vrnn.networks import MLP, Linear, State, top
+from vrnn.networks import MLP, Gaussian, Linear, State, top
 from vrnn.normaliser import Normaliser
 
 __all__ = ["Frame", "SequenceModel", "Trace", "check_sizes", "choose"]
+
+Kept = TypeVar("Kept")
 
 
 class Trace(NamedTuple):
@@ -42,10 +46,22 @@ class Frame(NamedTuple):
     """(B, D), the drawn frame, which is also fed back."""
     z: Tensor
     """(B, Z)."""
-    prior: Distribution | None
-    """p(z_t | x_{<t}, z_{<t})."""
-    likelihood: Distribution
-    """p(x_t | z_{<=t}, x_{<t}), at temperature 1."""
+    density: Gaussian | None
+    """Mean and standard deviation of `prior`."""
+    params: Tensor
+    """(B, P), the decoder's outputs."""
+    head: Likelihood
+
+    @property
+    def prior(self) -> Distribution | None:
+        """p(z_t | x_{<t}, z_{<t})."""
+        return None if self.density is None else gaussian(*self.density)
+
+    @property
+    def likelihood(self) -> Distribution:
+        """p(x_t | z_{<=t}, x_{<t}), at temperature 1."""
+        distribution: Distribution = self.head(self.params)
+        return distribution
 
 
 class SequenceModel(nn.Module, ABC):
@@ -74,8 +90,11 @@ class SequenceModel(nn.Module, ABC):
         phi_x: MLP,
         decoder: MLP,
         decoder_dim: int,
+        checkpoint_steps: int | None,
     ) -> None:
         super().__init__()
+        if checkpoint_steps is not None:
+            check_sizes(checkpoint_steps=checkpoint_steps)
         if likelihood.x_dim != x_dim:
             raise ValueError(
                 f"model.x_dim is {x_dim}, but model.likelihood describes frames of "
@@ -87,6 +106,7 @@ class SequenceModel(nn.Module, ABC):
         self.normaliser = normaliser or Normaliser.identity(x_dim)
         self.phi_x = phi_x
         self.decoder = decoder
+        self.checkpoint_steps = checkpoint_steps
         self.out = Linear(decoder_dim, likelihood.size)
         with torch.no_grad():
             self.out.bias.copy_(likelihood.bias(self.normaliser.means))
@@ -100,8 +120,9 @@ class SequenceModel(nn.Module, ABC):
         mask: Tensor | None = None,
         state: State | None = None,
         noise: Tensor | None = None,
+        u: Tensor | None = None,
     ) -> Trace:
-        """Runs inference over whole sequences.
+        """Runs inference over whole sequences, or over a part of them.
 
         Args:
             x: standardised frames, (T, B, D).
@@ -109,14 +130,20 @@ class SequenceModel(nn.Module, ABC):
                 padding.
             state: where the recurrence starts; None for h_0 = 0.
             noise: standard normal noise behind the draws of z, (T, B, Z); None to draw it here.
+            u: of a part, what `look_ahead` says of it.
         """
+
+    def look_ahead(self, x: Tensor, mask: Tensor, state: State | None = None) -> Tensor | None:
+        """What inference sees of the whole sequence, for a trace of its parts, (T, B, U); None
+        where the state is enough."""
+        return None
 
     @abstractmethod
     def initial(self, batch: int) -> State:
         """The state before the first step."""
 
     @abstractmethod
-    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Distribution | None]:
+    def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Gaussian | None]:
         """Draws z_t from the prior, with noise (B, Z) already scaled by the temperature."""
 
     @abstractmethod
@@ -162,16 +189,24 @@ class SequenceModel(nn.Module, ABC):
         if prime is None or len(prime) == 0:
             state = self.initial(batch)
         else:
-            state = self.trace(prime).state
-        scale = temperature_z**0.5
-        while True:
-            z, prior = self.draw_z(state, scale * torch.randn(batch, self.z_dim).to(state[0]))
-            params = self.decode(z, top(state))
-            x = self.likelihood.draw(params, temperature_x)
-            yield Frame(x, z, prior, self.likelihood(params))
-            state = self.advance(x, z, state)
+            with torch.no_grad():
+                state = self.trace(prime).state
+        shape, scale = (batch, self.z_dim), temperature_z**0.5
+        noise = (scale * torch.randn(shape).to(state[0]) for _ in itertools.count())
+        yield from self.frames(state, noise, temperature_x)
 
     @torch.no_grad()
+    def frames(
+        self, state: State, noise: Iterator[Tensor], temperature: float = 1.0
+    ) -> Iterator[Frame]:
+        """Generates a frame for every noise (B, Z) behind z, scaled by the temperature of z."""
+        for noise_t in noise:
+            z, density = self.draw_z(state, noise_t)
+            params = self.decode(z, top(state))
+            x = self.likelihood.draw(params, temperature)
+            yield Frame(x, z, density, params, self.likelihood)
+            state = self.advance(x, z, state)
+
     def generate(
         self,
         steps: int,
@@ -191,26 +226,29 @@ class SequenceModel(nn.Module, ABC):
             Standardised frames, (T, B, D); `model.normaliser.raw` takes them to the corpus's
             units.
         """
-        frames = self.draw_frames(steps, batch, prime, temperature_z, temperature_x, seed)
-        return torch.stack([frame.x for frame in frames])
+        xs = self.draw_frames(
+            lambda frame: frame.x, steps, batch, prime, temperature_z, temperature_x, seed
+        )
+        return torch.stack(xs)
 
     @torch.no_grad()
     def draw_frames(
         self,
+        keep: Callable[[Frame], Kept],
         steps: int,
         batch: int = 1,
         prime: Tensor | None = None,
         temperature_z: float = 1.0,
         temperature_x: float = 1.0,
         seed: int | None = None,
-    ) -> list[Frame]:
-        """As `generate`, but returns all of each frame."""
+    ) -> list[Kept]:
+        """As `generate`, but returns what `keep` wants of each frame."""
         devices = [self.out.weight.device] if self.out.weight.is_cuda else []
         with torch.random.fork_rng(devices, enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
             frames = self.stream(batch, prime, temperature_z, temperature_x)
-            return [next(frames) for _ in range(steps)]
+            return [keep(frame) for frame in itertools.islice(frames, steps)]
 
     def check(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Returns the mask, all True if there is none, after asserting the shapes of both."""

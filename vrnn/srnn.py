@@ -76,6 +76,7 @@ class SRNN(LatentModel):
         residual: the encoder's mean is added to that of the prior (Res_q).
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, encoder_dim, prior_dim, decoder_dim: their widths.
+        checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
         normaliser: standardises raw frames; None leaves them as they are.
 
     References:
@@ -96,6 +97,7 @@ class SRNN(LatentModel):
         encoder_dim: int = 64,
         prior_dim: int = 64,
         decoder_dim: int = 64,
+        checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
@@ -107,9 +109,11 @@ class SRNN(LatentModel):
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
             decoder=MLP((z_dim, hidden), decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
+            checkpoint_steps=checkpoint_steps,
         )
 
         self.z_dim, self.hidden, self.posterior = z_dim, hidden, posterior
+        self.filters = posterior == "filtering"
         self.summary: GRU | MLP = (
             GRU((phi_x_dim, hidden), hidden)
             if posterior == "smoothing"

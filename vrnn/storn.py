@@ -73,6 +73,7 @@ class STORN(LatentModel):
             is that of generation: inference starts afresh.
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, encoder_dim, decoder_dim: their widths.
+        checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
         normaliser: standardises raw frames; None leaves them as they are.
 
     References:
@@ -91,6 +92,7 @@ class STORN(LatentModel):
         phi_x_dim: int = 64,
         encoder_dim: int = 64,
         decoder_dim: int = 64,
+        checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
@@ -102,6 +104,7 @@ class STORN(LatentModel):
             phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
             decoder=MLP(hidden, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
+            checkpoint_steps=checkpoint_steps,
         )
 
         self.z_dim, self.hidden, self.posterior = z_dim, hidden, posterior

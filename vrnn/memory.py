@@ -1,0 +1,46 @@
+"""What to say when memory is full."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["memory_told"]
+
+
+@contextmanager
+def memory_told(
+    shape: torch.Size, particles: int, checkpoint_steps: int | None, segments: bool
+) -> Iterator[None]:
+    """Turns torch's errors about memory into a sentence that says what would need less.
+
+    Args:
+        shape: of the batch, (T, B, D).
+        particles: K.
+        checkpoint_steps: of the model.
+        segments: the objective can be computed by segments of time.
+
+    Raises:
+        ValueError: if torch cannot allocate what it wants.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)):
+            raise
+        T, B, N = *shape[:2], max(1, math.isqrt(shape[0]))
+        remedies = [f"data.batch_size below {B:,}", f"data.max_steps below {T:,}"]
+        if particles > 1:
+            remedies.insert(0, f"objective.particles below {particles:,}")
+        if segments and (checkpoint_steps is None or checkpoint_steps > 2 * N):
+            part = N / min(T, checkpoint_steps or T)
+            remedies.insert(
+                0,
+                f"model.checkpoint_steps={N}, which keeps activations of {part:.1%} of the steps",
+            )
+        raise ValueError(
+            f"memory is full in a batch of {B:,} sequences and {T:,} steps"
+            f"{f', {particles:,} particles of each' if particles > 1 else ''}: try "
+            f"{', or '.join(remedies)}"
+        ) from error
