@@ -99,7 +99,8 @@ def test_bands_are_two_standard_deviations_wide(make_model: Callable[..., VRNN])
 def test_without_a_shift_a_traversal_is_the_sample(any_model: SequenceModel) -> None:
     wanted = any_model.generate(12, 1, seed=5)[:, 0].numpy()
     zero = torch.zeros(any_model.z_dim)
-    assert np.array_equal(drawn(any_model, 12, 5, zero), wanted)
+    # `generate` forms the same sums in another order.
+    np.testing.assert_allclose(drawn(any_model, 12, 5, zero), wanted, rtol=1e-5, atol=1e-6)
     if any_model.z_dim:
         shifted = drawn(any_model, 12, 5, zero + torch.tensor([1.0, 0.0]))
         assert not np.allclose(shifted, wanted)
