@@ -87,9 +87,6 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     scores = over_runs(score_split(module, data, args, bounds, particles))
     figures = {f"{args.split}/{key}": value for key, value in scores.items()}
     figures |= {"parameters": module.model.parameter_count, "particles": particles}
-    file = args.json or scores_file(args, particles)
-    if file is not None:
-        file.write_text(json.dumps(figures, indent=2) + "\n")
 
     spaces = list(module.hparams["data"]["log_scales"])
     console = Console()
@@ -97,6 +94,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     console.print(
         f"{int(scores['sequences']):,} sequences, {module.model.parameter_count:,} parameters"
     )
+    file = args.json or scores_file(args, particles)
+    if file is not None:
+        file.write_text(json.dumps(figures, indent=2) + "\n")
     return figures
 
 
