@@ -16,7 +16,6 @@ import hydra
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from omegaconf import DictConfig
-    from rich.console import Console
 
     from datamodules.base import SequenceData
     from vrnn.module import VRNNModule
@@ -86,7 +85,6 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         figures |= module.figures | {"minutes": (time.monotonic() - started) / 60}
         if trainer.is_global_zero:
             conclude(cfg, trainer, module, figures)
-            show_end(trainer, module, figures)
         return figures
     finally:
         close_loggers(loggers)
@@ -142,35 +140,31 @@ def conclude(
         "results: metrics.json, metrics.csv, samples/ and checkpoints/ in", soft_wrap=True
     )
     console.print(f"  {shown(folder)}", soft_wrap=True)
-    if cfg.report and not trainer.fast_dev_run:
-        report(folder, console)
+    page = show(cfg, trainer, module, figures) if cfg.report and not trainer.fast_dev_run else None
+    if page is not None:
+        console.print(f"to look at: {shown(page)}", soft_wrap=True)
     console.print(f"next: python evaluate.py {shown(folder)} --k 40", soft_wrap=True)
     console.print(f"      python generate.py {shown(folder)} --n 16", soft_wrap=True)
 
 
-def report(folder: Path, console: "Console") -> None:
-    """Writes the run as a page. The run is over and its results are safe, so a page that fails
-    must not make it fail."""
-    from reports.page import write_report
-
-    try:
-        page = write_report(folder)
-    except Exception as error:
-        log.warning("no report.html: %s; python -m reports %s tries again", error, shown(folder))
-    else:
-        console.print(f"to look at: {shown(page)}", soft_wrap=True)
-
-
-def show_end(trainer: "Trainer", module: "VRNNModule", figures: dict[str, float]) -> None:
-    """Sends the final scores and the figures to W&B; a failure is told, and loses nothing else."""
+def show(
+    cfg: "DictConfig", trainer: "Trainer", module: "VRNNModule", figures: dict[str, float]
+) -> Path | None:
+    """Draws the run, for its page and for W&B. The results are safe by now, so a failure is told
+    and loses nothing else. Returns the page."""
     from callbacks.tracking import log_end
     from reports.figures import figures as draw
+    from reports.page import write_report
 
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    folder, data = Path(cfg.output_dir), trainer.datamodule  # type: ignore[attr-defined]
     try:
-        log_end(trainer.loggers, figures, lambda: draw(module, data))
+        drawn = draw(module, data)
+        log_end(trainer.loggers, figures, drawn)
+        return write_report(folder, drawn)
     except Exception as error:
-        log.warning("W&B lacks some of the final figures: %s: %s", type(error).__name__, error)
+        told = f"{type(error).__name__}: {error}"
+        log.warning("no report.html: %s; python -m reports %s tries again", told, shown(folder))
+        return None
 
 
 def shown(folder: Path) -> Path:

@@ -51,11 +51,11 @@ def readable_errors(folder: Path | None = None, end: bool = True) -> Iterator[No
             sys.exit(1)
 
 
-def mendable_cause(error: BaseException) -> BaseException | None:
-    """The innermost mendable error: Hydra wraps what constructors raise."""
-    found = error if isinstance(error, MENDABLE) else None
-    inner = error.__cause__
-    return (mendable_cause(inner) if inner is not None else None) or found
+def mendable_cause(error: BaseException | None) -> BaseException | None:
+    """The outermost mendable error: Hydra wraps what constructors raise in one that is not."""
+    if error is None or isinstance(error, MENDABLE):
+        return error
+    return mendable_cause(error.__cause__)
 
 
 def check_types(node: object, path: str = "") -> None:

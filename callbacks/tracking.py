@@ -4,7 +4,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -133,16 +133,12 @@ def describe_metrics(loggers: Sequence[Any], bound: str) -> None:
 
 
 def log_end(
-    loggers: Sequence[Any],
-    scores: Mapping[str, float],
-    draw: Callable[[], Mapping[str, Figure]],
+    loggers: Sequence[Any], scores: Mapping[str, float], figures: Mapping[str, Figure]
 ) -> None:
-    """Sends W&B what there is to see at the end: the scores as a table, and figures, which are
-    drawn only if there is a W&B to send them to.
+    """Sends W&B what there is to see at the end: the scores as a table, and figures by title.
 
     Args:
         scores: keys `split/name`, those of standard errors with `_se` at the end.
-        draw: gives figures by title.
     """
     for logger in loggers:
         if not isinstance(logger, WandbLogger):
@@ -150,7 +146,7 @@ def log_end(
         values = {k: v for k, v in scores.items() if "/" in k and not k.endswith("_se")}
         rows = [[*key.split("/", 1), v, scores.get(f"{key}_se")] for key, v in values.items()]
         logger.log_table("scores/final", ["split", "figure", "value", "standard error"], rows)
-        for title, figure in draw().items():
+        for title, figure in figures.items():
             key = f"figures/{title.lower().replace(' ', '_')}"
             logger.log_image(key, [as_image(figure)[0]], caption=[title])
 

@@ -1,6 +1,6 @@
 """What inference makes of single sequences, and sequences that differ in one thing only."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -110,15 +110,20 @@ def frames(
     given: bool = False,
 ) -> np.ndarray:
     """`model.stream` for a single sequence, the latents, (Z,) each, shifted or given."""
-    place, drawn = model.out.weight.device, []
+    place = model.out.weight.device
     with torch.random.fork_rng([place] if place.type == "cuda" else []):
         torch.manual_seed(seed)
-        for latent in latents:
-            row = latent[None].to(state[0])
-            noise = torch.randn(1, model.z_dim).to(state[0])
-            z = row if given else model.draw_z(state, noise + row)[0]
-            x = model.likelihood.draw(model.decode(z, top(state)))
-            drawn.append(x)
-            state = model.advance(x, z, state)
+        rows = ((z[None].to(state[0]), torch.randn(1, model.z_dim).to(state[0])) for z in latents)
+        if given:
+            drawn = list(decode_all(model, state, (row for row, _ in rows)))
+        else:
+            drawn = [frame.x for frame in model.frames(state, (e + row for row, e in rows))]
     raw: np.ndarray = model.normaliser.raw(torch.cat(drawn)).cpu().numpy()
     return raw
+
+
+def decode_all(model: SequenceModel, state: State, latents: Iterable[Tensor]) -> Iterator[Tensor]:
+    for z in latents:
+        x = model.likelihood.draw(model.decode(z, top(state)))
+        yield x
+        state = model.advance(x, z, state)

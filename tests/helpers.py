@@ -41,6 +41,7 @@ QUIET = [
     "trainer.log_every_n_steps=1",
     "particles=2",
     "data.batch_size=8",
+    "report=false",
 ]
 
 

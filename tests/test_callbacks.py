@@ -24,7 +24,6 @@ from callbacks.max_norm import MaxNorm, incoming
 from callbacks.tables import scores_tables
 from callbacks.throughput import Throughput
 from callbacks.tracking import (
-    csv_logger,
     describe_metrics,
     key_configured,
     log_end,
@@ -187,7 +186,7 @@ def test_wandb_gets_the_end_of_a_run_and_keeps_its_best_bound(
     for step, bound in enumerate((-2.0, -0.5, -1.0)):
         logger.log_metrics({"val/elbo_per_step": bound, "val/elbo": 10 * bound}, step)
     scores = {"test/elbo": -12.5, "test/elbo_se": 0.25, "test/kl": 3.0, "parameters": 7}
-    log_end([logger], scores, lambda: {"Latent traversals": Figure(figsize=(1, 1))})
+    log_end([logger], scores, {"Latent traversals": Figure(figsize=(1, 1))})
     summary = logger.experiment.summary
     best, last = summary["val/elbo_per_step"], summary["val/elbo"]
     wandb.finish()
@@ -198,14 +197,6 @@ def test_wandb_gets_the_end_of_a_run_and_keeps_its_best_bound(
     assert table["data"] == [["test", "elbo", -12.5, 0.25], ["test", "kl", 3.0, None]]
     media = tmp_path.glob("wandb/offline-run-*/files/media/images/figures/latent_traversals*.png")
     assert len(list(media)) == 1
-
-
-def test_without_wandb_no_figures_are_drawn(tmp_path: Path) -> None:
-    def never() -> dict[str, Figure]:
-        raise AssertionError("nobody would see them")
-
-    describe_metrics([csv_logger(str(tmp_path))], "elbo")
-    log_end([csv_logger(str(tmp_path))], {"test/elbo": 1.0}, never)
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ README = CONF.with_name("README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.partition("  #")[0] for block in BLOCKS for line in block.splitlines()]
 PROGRAMS = [line for line in COMMANDS if line.startswith("python ")]
+PROGRAMS = [line for line in PROGRAMS if "-m playground" not in line]  # It does not end.
 MAKE = [line.split()[1] for line in COMMANDS if line.startswith("make ")]
 
 RUN = "outputs/<date>/<run>"
@@ -87,8 +88,10 @@ def test_command(line: str, run: Path, corpora: Path, tmp_path: Path, command: C
     if "--json" in words:
         words[words.index("--json") + 1] = str(tmp_path / "scores.json")
     if program == "-m":
-        program, *words = words
-        program = program.replace(".", "/") + ".py"
+        module, *words = words
+        place = module.replace(".", "/")
+        program = f"{place}/__main__.py" if (CONF.parent / place).is_dir() else f"{place}.py"
+        words = [str(run) if word == "outputs" else word for word in words]
     command(program, *words)
 
 

@@ -29,6 +29,7 @@ FAMILIES = ["pen", "audio", "binary", "piano", "real"]
 
 
 def configured(folder, kind, *overrides):
+    overrides = ("report=true", *overrides)
     if kind == "pen":
         return configure(folder, "trainer.max_epochs=2", *overrides)
     if kind == "real":
@@ -242,14 +243,14 @@ def test_markup_is_shown_and_never_executed(copied, tmp_path):
 
 
 def test_a_page_that_fails_does_not_lose_the_run(tmp_path, monkeypatch, caplog, capsys):
-    def fail(folder):
+    def fail(folder, figures):
         raise RuntimeError("no room")
 
     monkeypatch.setattr(reports.page, "write_report", fail)
     with caplog.at_level(logging.WARNING):
         figures = train.run(configured(tmp_path, "pen", "trainer.max_epochs=1"))
     assert json.loads((tmp_path / "metrics.json").read_text())["test/elbo"] == figures["test/elbo"]
-    assert "no report.html: no room; python -m reports" in caplog.text
+    assert "no report.html: RuntimeError: no room; python -m reports" in caplog.text
     assert "evaluate.py" in capsys.readouterr().out
 
 

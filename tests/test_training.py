@@ -39,7 +39,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that is ruined on the way, so that its best weights are not its last."""
     folder = tmp_path_factory.mktemp("spoiled")
     spoil = "+callbacks.spoil={_target_: helpers.Spoil, epoch: 2}"
-    train.run(configure(folder, "trainer.max_epochs=3", "optim.lr=0.01", spoil))
+    train.run(configure(folder, "trainer.max_epochs=3", "optim.lr=0.01", "report=true", spoil))
     return folder
 
 
