@@ -40,7 +40,8 @@ OURS = ("model=vrnn_laplace", "data=table", "model=state_space")
 TRAININGS = [
     c for c in PROGRAMS if c.startswith("python train.py") and not any(o in c for o in OURS)
 ]
-OTHERS = [c for c in PROGRAMS if "train.py" not in c]
+ENDLESS = "python -m playground"
+OTHERS = [c for c in PROGRAMS if "train.py" not in c and not c.startswith(ENDLESS)]
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +75,16 @@ def test_a_training_composes(line: str) -> None:
 def test_another_command_runs(line: str, run: Path, tmp_path: Path, command: Command) -> None:
     _, *words = shlex.split(line.replace("outputs/<date>/<run>", str(run)))
     if words[0] == "-m":
-        words[:2] = [words[1].replace(".", "/") + ".py"]
+        place = words[1].replace(".", "/")
+        package = (CONF.parent / place).is_dir()
+        words[:2] = [f"{place}/__main__.py" if package else f"{place}.py"]
     if "benchmarks" in words[0]:
-        quick = ["--quick"] if "step" in words[0] else ["--hours", "0.02"]
+        quick = ["--hours", "0.02"] if "data" in words[0] else ["--quick"]
         words = [words[0], *quick, "--json", str(tmp_path / "figures.json")]
+    if "comparison.html" in words:
+        words[words.index("comparison.html")] = str(tmp_path / "comparison.html")
+    if words == ["reports/table.py", "outputs"]:
+        words[1] = str(run)
     command(*words)
 
 
