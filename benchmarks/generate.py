@@ -11,17 +11,14 @@ Seconds are those of the median step. Repetitions are interleaved, so that whate
 the machine slows all alike. For speech the real-time factor is seconds of sound by second.
 """
 
-import argparse
-import json
-import platform
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.common import benchmark
 from benchmarks.step import jax
 from vrnn import VRNN
 from vrnn.likelihoods import GaussianMixture, Likelihood, PenMixture
@@ -160,22 +157,15 @@ def report(size: Size, seconds: dict[str, float | None]) -> None:
         print(f"  {name:5} {rates} {value / ours:7.2f} x ours{speech}", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Times generation.")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes")
-    args = parser.parse_args()
-
-    device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    print(f"{device}, float32, torch {torch.__version__}")
-    rows = []
-    for size in QUICK if args.quick else SIZES:
-        seconds = measure(size, *((1, 5) if args.quick else (20, 100)))
+def rows(quick: bool) -> Iterator[dict[str, Any]]:
+    for size in QUICK if quick else SIZES:
+        seconds = measure(size, *((1, 5) if quick else (20, 100)))
         report(size, seconds)
-        rows.append({"size": size._asdict(), "seconds": seconds})
-    if args.json:
-        figures = {"device": device, "dtype": "float32", "rows": rows}
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        yield {"size": size._asdict(), "seconds": seconds}
+
+
+def main() -> None:
+    benchmark(__doc__, rows)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,8 @@ linear. Memory is the peak of a fresh process over its start, for one step, with
 checkpoint_steps = sqrt(T).
 """
 
-import argparse
-import json
 import math
 import multiprocessing
-import platform
 import statistics
 import tempfile
 import time
@@ -27,6 +24,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
+from benchmarks.common import benchmark
 from benchmarks.data import peak_memory
 from vrnn import VRNN
 from vrnn.likelihoods import GaussianMixture
@@ -176,21 +174,14 @@ def measure_memory(middle: Size, lengths: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Times training steps of growing size.")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes")
-    args = parser.parse_args()
+def rows(quick: bool) -> list[dict[str, Any]]:
+    if quick:
+        return measure_growth(QUICK, QUICK_GROWTH, 1) + measure_memory(QUICK, QUICK_LENGTHS)
+    return measure_growth(MIDDLE, GROWTH, 5) + measure_memory(MEMORY, LENGTHS)
 
-    device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    print(f"{device}, float32, torch {torch.__version__}")
-    if args.quick:
-        rows = measure_growth(QUICK, QUICK_GROWTH, 1) + measure_memory(QUICK, QUICK_LENGTHS)
-    else:
-        rows = measure_growth(MIDDLE, GROWTH, 5) + measure_memory(MEMORY, LENGTHS)
-    if args.json:
-        figures = {"device": device, "dtype": "float32", "rows": rows}
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+def main() -> None:
+    benchmark(__doc__, rows)
 
 
 if __name__ == "__main__":

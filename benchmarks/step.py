@@ -12,18 +12,15 @@ A step is the trace, the ELBO and its gradient, float32, two-layer MLPs unless s
 Repetitions are interleaved, so that whatever else runs on the machine slows all alike.
 """
 
-import argparse
-import json
-import platform
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from benchmarks.common import benchmark
 from vrnn import VRNN
 from vrnn.bounds import elbo
 from vrnn.likelihoods import GaussianMixture
@@ -214,24 +211,15 @@ def report(size: Size, seconds: dict[str, float | None]) -> None:
         print(f"  {name:5} {cells}", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--quick", action="store_true", help="one tiny size")
-    args = parser.parse_args()
-
-    device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    print(f"{device}, float32, torch {torch.__version__}")
-    rows = []
-    for size in QUICK if args.quick else SIZES:
-        seconds = measure(size, repetitions=3 if args.quick else 5)
+def rows(quick: bool) -> Iterator[dict[str, Any]]:
+    for size in QUICK if quick else SIZES:
+        seconds = measure(size, repetitions=3 if quick else 5)
         report(size, seconds)
-        rows.append({"size": size._asdict(), "seconds": seconds})
-    if args.json:
-        figures = {"device": device, "dtype": "float32", "rows": rows}
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        yield {"size": size._asdict(), "seconds": seconds}
+
+
+def main() -> None:
+    benchmark(__doc__, rows)
 
 
 if __name__ == "__main__":

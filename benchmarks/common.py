@@ -1,0 +1,34 @@
+"""What all benchmarks of sizes do: options, the machine, the rows, a file."""
+
+import argparse
+import json
+import platform
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["benchmark"]
+
+
+def benchmark(
+    description: str | None, measure: Callable[[bool], Iterable[dict[str, Any]]]
+) -> None:
+    """Runs a benchmark from the command line.
+
+    Args:
+        measure: yields rows {"size": {...}, "seconds": {...}}, of tiny sizes if it is given True.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes")
+    args = parser.parse_args()
+
+    device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    print(f"{device}, float32, torch {torch.__version__}")
+    figures = {"device": device, "dtype": "float32", "rows": list(measure(args.quick))}
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
