@@ -38,8 +38,8 @@ def pages(tmp_path_factory):
     root = tmp_path_factory.mktemp("pages")
     write("jsb", root / "rolls")
     speech = [f"data.{name}=3" for name in ("utterances", "val_utterances", "test_utterances")]
-    pen = ["trainer.max_epochs=3", "untrained=false"]
-    once = ["trainer.max_epochs=1", "untrained=false"]
+    pen = ["trainer.max_epochs=3", "untrained=false", "report=true"]
+    once = ["trainer.max_epochs=1", "untrained=false", "report=true"]
     rolls = ["data=jsb", f"data.root={root / 'rolls'}", "model=vrnn_bernoulli"]
     train.run(configure(root / "pen", *pen))
     train.run(configure(root / "pen_gauss", *pen, "model=rnn_gauss"))
