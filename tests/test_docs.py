@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +74,11 @@ def test_a_training_composes(line: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("line", OTHERS)
 def test_another_command_runs(line: str, run: Path, tmp_path: Path, command: Command) -> None:
-    _, *words = shlex.split(line.replace("outputs/<date>/<run>", str(run)))
+    line = line.replace("outputs/<date>/<run>", str(run))
+    if "<other>" in line:
+        other = shutil.copytree(run, tmp_path / "other")
+        line = line.replace("outputs/<date>/<other>", str(other))
+    _, *words = shlex.split(line)
     if words[0] == "-m":
         place = words[1].replace(".", "/")
         package = (CONF.parent / place).is_dir()

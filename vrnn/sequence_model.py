@@ -90,7 +90,7 @@ class SequenceModel(nn.Module, ABC):
         phi_x: MLP,
         decoder: MLP,
         decoder_dim: int,
-        checkpoint_steps: int | None,
+        checkpoint_steps: int | None = None,
     ) -> None:
         super().__init__()
         if checkpoint_steps is not None:
