@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tokenize
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ FORMAT = 1
 
 # What NumPy and json raise on a file that is not whole, whatever its header has become.
 DAMAGED = (
+    UserWarning,
     ValueError,
     LookupError,
     TypeError,
@@ -326,7 +328,10 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _load(path: Path, mapped: bool = False) -> np.ndarray:
-    array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    with warnings.catch_warnings():
+        # Of a header that numpy can make sense of nevertheless; ours are whole.
+        warnings.simplefilter("error", UserWarning)
+        array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
 
     return array
 
