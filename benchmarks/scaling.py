@@ -105,6 +105,10 @@ def run(size: Size, repetitions: int, rank: int = 0, meeting: str | None = None)
         step(x).backward()
         seconds.append(time.perf_counter() - start)
     if meeting is not None:
+        # Gloo's threads let go of Python objects while this one sleeps. The group's end waits for
+        # them with the interpreter in hand, so that they would wait for each other.
+        torch.distributed.barrier()
+        time.sleep(0.2)
         torch.distributed.destroy_process_group()
     return seconds[1:]
 
