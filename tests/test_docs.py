@@ -90,7 +90,10 @@ def test_another_command_runs(line: str, run: Path, tmp_path: Path, command: Com
         words[words.index("comparison.html")] = str(tmp_path / "comparison.html")
     if words == ["reports/table.py", "outputs"]:
         words[1] = str(run)
-    command(*words)
+    assert command(*words).strip(), "it says nothing"
+    for file in map(Path, words):
+        if file.suffix in (".json", ".html"):
+            assert file.stat().st_size > 100
 
 
 def flat(cfg: DictConfig, path: str = "") -> set[str]:
