@@ -34,6 +34,12 @@ def read_or_refused(read: Callable[[Path], Any], path: Path) -> Any:
         return None
 
 
+def spoilt(whole: Path, damage: Damage) -> Path:
+    path = whole.with_name(f"damaged_{whole.name}")
+    path.write_bytes(damaged(whole.read_bytes(), damage))
+    return path
+
+
 SOUNDS = [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", None), ("NIST", None)]
 
 
@@ -55,8 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(damage=DAMAGE, kind=st.sampled_from([kind.lower() for kind, _ in SOUNDS]))
 @MANY
 def test_damaged_sound(damage: Damage, kind: str, folder: Path) -> None:
-    path = folder / f"damaged.{kind}"
-    path.write_bytes(damaged((folder / f"sound.{kind}").read_bytes(), damage))
+    path = spoilt(folder / f"sound.{kind}", damage)
     sound = read_or_refused(lambda path: read_sound(path, 8000), path)
     if sound is not None:
         assert sound.samples.dtype == np.int16 and 0 < len(sound.samples) < 10**7
@@ -65,8 +70,7 @@ def test_damaged_sound(damage: Damage, kind: str, folder: Path) -> None:
 @given(damage=DAMAGE, name=st.sampled_from(["rolls.mat", "rolls.json"]))
 @MANY
 def test_damaged_rolls(damage: Damage, name: str, folder: Path) -> None:
-    path = folder / f"damaged_{name}"
-    path.write_bytes(damaged((folder / name).read_bytes(), damage))
+    path = spoilt(folder / name, damage)
     splits = read_or_refused(read_mat if name.endswith("mat") else read_json, path)
     for rolls in (splits or {}).values():
         assert all(set(np.unique(roll)) <= {0, 1} for roll in rolls)
@@ -75,8 +79,7 @@ def test_damaged_rolls(damage: Damage, name: str, folder: Path) -> None:
 @given(damage=DAMAGE, name=st.sampled_from(["arrays.npz", "table.csv"]))
 @MANY
 def test_damaged_tables(damage: Damage, name: str, folder: Path) -> None:
-    path = folder / f"damaged_{name}"
-    path.write_bytes(damaged((folder / name).read_bytes(), damage))
+    path = spoilt(folder / name, damage)
     found = read_or_refused(read_arrays if name.endswith("npz") else read_csv, path)
     assert all(np.isfinite(sequence.x).all() for sequence in found or [])
 
