@@ -13,6 +13,7 @@ from vrnn import fused, graphs, pointwise, unroll
 from vrnn.cell_tape import unroll_fused
 from vrnn.graphs import unroll_graph
 from vrnn.networks import GRU, LSTM, GaussianNet
+from vrnn.tape import Tape
 from vrnn.unroll import unroll_fast, unroll_plain, unroll_recorded
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -59,6 +60,7 @@ def cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
     monkeypatch.setattr(torch.cuda, "graph", graph)
     monkeypatch.setattr(graphs, "STEPS", 3)
+    monkeypatch.setattr(Tape, "on_gpu", True)
     # The compiled loop does not go through torch's dispatcher, which is what is recorded here.
     monkeypatch.setattr("vrnn.native.RUNNERS", {})
 

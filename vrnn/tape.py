@@ -58,7 +58,7 @@ class Tape:
 
     def add_bias(self, b: Tensor, y: Slot) -> None:
         """y_t = b: on a GPU, where every operation costs a launch, before the loop."""
-        if self.keep and self.like.is_cuda:
+        if self.keep and self.on_gpu:
             self.beforehand.append(Bias(b, y.at_once()))
         else:
             self.operations.append(Bias(b, y))
@@ -104,6 +104,10 @@ class Tape:
                     operation.backward(t)
         for operation in reversed(self.beforehand):
             operation.backward(0)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.like.is_cuda
 
     @property
     def compiled(self) -> bool:
