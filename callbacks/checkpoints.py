@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from callbacks.counters import counters
 from vrnn.checkpoint import previous
 
 __all__ = ["BestCheckpoint", "DurableFiles", "LastCheckpoint"]
@@ -37,10 +38,18 @@ class DurableFiles(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.partial")
-        with open(partial, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(partial, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            # Where the disk is full, torch complains of something else.
+            disk = error if isinstance(error, OSError) else error.__context__
+            if isinstance(disk, OSError):
+                raise OSError(disk.errno, disk.strerror, str(path)) from error
+            raise
         if path.stem == "last" and path.exists():
             path.replace(previous(path))
         partial.replace(path)
@@ -249,47 +258,3 @@ def last_is_done(trainer: Trainer) -> bool:
     """Whether the epoch's last batch is, not only fetched."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
     return progress.is_last_batch and progress.current.processed == progress.current.ready
-
-
-def counters(
-    loop: Mapping[str, Any], updates: int, last: bool, over: bool, validation: str | None
-) -> dict[str, Any]:
-    """Lightning's counters of a training loop, in one of the few forms it goes on from exactly.
-
-    Args:
-        loop: the counters at the time of saving.
-        updates: made so far.
-        last: the epoch's last batch is done.
-        over: and so is its validation, if any.
-        validation: after the last batch: "pending", it is done again; "done", it is not; or None,
-            there is none.
-    """
-    epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
-    # An epoch that max_steps cuts short counts as processed, but not as completed.
-    epoch = epochs["processed"] if over else epochs["completed"]
-    done = 0 if over else batches["current"]["processed"]
-    begun, pending = epoch + int(not over), int(validation == "pending" and not over)
-    # Lightning counts the last update when its validation is over, or skipped.
-    counted = updates - int(validation is not None and not over)
-    return {
-        "epoch_progress": twice(begun, begun, epoch, epoch),
-        "epoch_loop.batch_progress": {
-            "total": same(batches["total"]["processed"]),
-            "current": same(done),
-            "is_last_batch": last and not over,
-        },
-        "epoch_loop.val_loop.batch_progress": {
-            **twice(pending, pending, 0, 0),
-            "is_last_batch": False,
-        },
-        "epoch_loop.state_dict": {"_batches_that_stepped": counted},
-    }
-
-
-def twice(*counts: int) -> dict[str, dict[str, int]]:
-    names = ("ready", "started", "processed", "completed")
-    return {key: dict(zip(names, counts, strict=True)) for key in ("total", "current")}
-
-
-def same(count: int) -> dict[str, int]:
-    return dict.fromkeys(("ready", "started", "processed", "completed"), count)

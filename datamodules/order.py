@@ -70,7 +70,7 @@ class LengthBatches(Sampler[Pieces]):
         steps = self.lengths if self.max_steps is None else self.lengths.clip(max=self.max_steps)
         start, seed = np.zeros_like(steps), None
         if self.shuffle:
-            batches += batches[: -len(batches) % self.world]
+            batches += (batches * self.world)[: -len(batches) % self.world]
             rng = np.random.default_rng([self.seed, self.epoch, 1])
             seed = rng.integers(2**63, size=len(steps))
             if self.crop == "random":

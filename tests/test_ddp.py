@@ -103,15 +103,23 @@ def test_a_dead_process_ends_the_others(killed: int, tmp_path: Path, start: Star
     assert main.wait(timeout=60) != 0 and gone(pids[1:2], 60)
 
 
-STREAMS = ["data.window=10", "data.carry=3", "data.max_steps=null"]
+SHAPES = {
+    "sequences": ["trainer.max_epochs=25"],
+    "streams": [
+        "trainer.max_epochs=3",
+        "data.window=40",
+        "data.carry=3",
+        "data.max_steps=null",
+    ],
+}
 
 
-@pytest.mark.parametrize("streams", [[], STREAMS], ids=["sequences", "streams"])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_ended_and_killed_processes_go_on_exactly(
-    streams: list[str], tmp_path: Path, start: Start
+    shape: str, tmp_path: Path, start: Start
 ) -> None:
     """Whichever of them is told to end, both save at the same update and end at once."""
-    options = [*OPTIONS, *streams, "trainer.max_epochs=25", "callbacks.last.minutes=60"]
+    options = [*OPTIONS, *SHAPES[shape], "callbacks.last.minutes=60"]
     whole, run = tmp_path / "whole", tmp_path / "run"
     ended(start("train.py", *options, f"hydra.run.dir={whole}"), whole)
     saved = 0
