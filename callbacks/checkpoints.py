@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loops.progress import _BatchProgress
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -109,7 +110,7 @@ class LastCheckpoint(Checkpoint):
         self.validated = -1
         self.stopped = False
         self.told = Told.NOTHING
-        self.shared_batches = 0
+        self.shared_batches = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.listen()
@@ -130,16 +131,14 @@ class LastCheckpoint(Checkpoint):
     def before_scoring(self, trainer: Trainer, batches: Sequence[float]) -> None:
         self.listen()
         # Processes may have one batch more than others, where they cannot agree on anything.
-        count = torch.tensor(float(batches[0]), device=trainer.strategy.root_device)
-        self.shared_batches = int(trainer.strategy.reduce(count, reduce_op="min"))
+        count = torch.tensor(float(min(batches)), device=trainer.strategy.root_device)
+        self.shared_batches = float(trainer.strategy.reduce(count, reduce_op="min"))
 
     def listen(self) -> None:
-        """Takes the place of Lightning's handler, in which processes that are told at different
-        moments would wait for each other. Lightning restores all handlers in the end."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        signal.signal(signal.SIGTERM, self.on_signal)
-        if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+        """Takes the place of Lightning's handlers, in which processes that are told at different
+        moments would wait for each other. Lightning restores what there was before in the end."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.on_signal)
             signal.signal(signal.SIGUSR1, self.on_signal)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -204,6 +203,8 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         if not isinstance(exception, SIGTERMException):
             return
+        # Told once more, it goes on ending: Lightning is not to restore what would kill it then.
+        trainer._signal_connector._original_handlers = {}
         # A failure of another process would have Lightning kill the main one before it has ended.
         exception.code = 128 + signal.SIGTERM if trainer.is_global_zero else 0
         if not trainer.is_global_zero:
@@ -230,14 +231,14 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         checkpoint["stopped"] = trainer.should_stop
         loop = trainer.fit_loop.epoch_loop
-        pending = trainer.validating and not loop.val_loop.batch_progress.is_last_batch
+        pending = trainer.validating and not last_is_done(loop.val_loop.batch_progress)
         validated = not pending and (trainer.validating or self.validated == trainer.global_step)
         checkpoint["validated"] = trainer.global_step if validated else -1
         checkpoint["loops"]["fit_loop"] |= counters(
             checkpoint["loops"]["fit_loop"],
             updates=trainer.global_step,
-            last=last_is_done(trainer),
-            over=last_is_done(trainer) and not trainer.validating,
+            last=last_is_done(loop.batch_progress),
+            over=last_is_done(loop.batch_progress) and not trainer.validating,
             validation="pending" if pending else "done" if validated else None,
         )
 
@@ -250,11 +251,11 @@ class LastCheckpoint(Checkpoint):
 
 def accumulating(trainer: Trainer) -> bool:
     """Whether there are gradients that await more batches."""
-    done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-    return done % trainer.accumulate_grad_batches > 0 and not last_is_done(trainer)
-
-
-def last_is_done(trainer: Trainer) -> bool:
-    """Whether the epoch's last batch is, not only fetched."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
+    waiting = progress.current.processed % trainer.accumulate_grad_batches > 0
+    return waiting and not last_is_done(progress)
+
+
+def last_is_done(progress: _BatchProgress) -> bool:
+    """Whether the epoch's last batch is, not only fetched."""
     return progress.is_last_batch and progress.current.processed == progress.current.ready

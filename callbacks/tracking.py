@@ -195,6 +195,8 @@ def quieten_lightning() -> None:
     )
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Inside Lightning, of several processes.
+    warnings.filterwarnings("ignore", message=".*nn.functional.all_gather is deprecated.*")
     # The scores are the same in all processes already.
     warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed.*")
     # It is: see datamodules.position.
