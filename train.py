@@ -100,7 +100,11 @@ def untrained_scores(
 
     untrained = VRNNModule(**{**module.hparams, "particles": 1})
     untrained.load_state_dict(module.state_dict())
-    options = {"logger": False, "callbacks": [], "enable_checkpointing": False, "profiler": None}
+    # The one that ends all processes when one is told to.
+    last = plain["callbacks"].get("last")
+    callbacks = [instantiate(last)] if last else []
+    options = {"logger": False, "callbacks": callbacks, "enable_checkpointing": bool(last)}
+    options["profiler"] = None
     trainer = instantiate({**plain["trainer"], **options}, default_root_dir=plain["output_dir"])
     trainer.test(untrained, data, verbose=False)
     return {key.replace("test/", "untrained/"): value for key, value in untrained.figures.items()}
@@ -210,7 +214,9 @@ def best_checkpoint(trainer: "Trainer") -> str | None:
 def main(cfg: "DictConfig") -> float:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
+    from callbacks.checks import check_folder
     from callbacks.errors import readable_errors
 
     hydra_cfg = HydraConfig.get()
@@ -228,6 +234,8 @@ def main(cfg: "DictConfig") -> float:
                 f"trainer.devices={cfg.trainer.devices} with -m would start every job on "
                 "every process: use one device a job, trainer.strategy=ddp_spawn, or single runs"
             )
+        if not sweep and (cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1):
+            check_folder(str(OmegaConf.to_container(hydra_cfg.run, resolve=False)))
         figures = (finished_before(cfg) if sweep else None) or run(cfg)
     return figures.get(f"val/{cfg.bound}", float("nan"))
 

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
+from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loops.progress import _BatchProgress
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from callbacks.counters import counters
 from vrnn.checkpoint import previous
 
 __all__ = ["BestCheckpoint", "DurableFiles", "LastCheckpoint"]
@@ -35,10 +39,18 @@ class DurableFiles(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.partial")
-        with open(partial, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(partial, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            # Where the disk is full, torch complains of something else.
+            disk = error if isinstance(error, OSError) else error.__context__
+            if isinstance(disk, OSError):
+                raise OSError(disk.errno, disk.strerror, str(path)) from error
+            raise
         if path.stem == "last" and path.exists():
             path.replace(previous(path))
         partial.replace(path)
@@ -70,11 +82,18 @@ class BestCheckpoint(ModelCheckpoint):
         self.best_epoch = state_dict.get("best_epoch", 0)
 
 
+class Told(IntEnum):
+    """What a process is told to do; of several processes, the highest holds for all."""
+
+    NOTHING, SAVE, END, REQUEUE = range(4)
+
+
 class LastCheckpoint(Checkpoint):
     """Keeps <folder>/last.ckpt: at the end of every epoch, every few minutes in between, and when
     the process is told to end by SIGTERM or SIGUSR1.
 
-    Under SLURM, SIGUSR1 (sbatch --signal=USR1@60) also puts the job back into the queue.
+    Under SLURM, SIGUSR1 (sbatch --signal=USR1@60) also puts the job back into the queue. Of
+    several processes it is enough to tell one.
 
     Args:
         folder: where last.ckpt and last-prev.ckpt lie.
@@ -89,25 +108,12 @@ class LastCheckpoint(Checkpoint):
         self.minutes = minutes
         self.written = time.monotonic()
         self.validated = -1
-        self.stopped = self.requeue = False
-        self.handler: Any = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        main = threading.current_thread() is threading.main_thread()
-        if stage == "fit" and main and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
-            self.handler = signal.signal(signal.SIGUSR1, self.on_sigusr1)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self.handler is not None:
-            signal.signal(signal.SIGUSR1, self.handler)
-            self.handler = None
-
-    def on_sigusr1(self, number: int, frame: FrameType | None) -> None:
-        self.requeue = True
-        # Lightning ends training after the present batch, in all its processes.
-        os.kill(os.getpid(), signal.SIGTERM)
+        self.stopped = False
+        self.told = Told.NOTHING
+        self.shared_batches = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.listen()
         self.written = time.monotonic()
         loop = trainer.fit_loop
         if loop.epoch_loop.batch_progress.current.ready == 0:
@@ -116,15 +122,74 @@ class LastCheckpoint(Checkpoint):
         if self.stopped and trainer.early_stopping_callbacks:
             trainer.should_stop = True
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before_scoring(trainer, [0] if trainer.sanity_checking else trainer.num_val_batches)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before_scoring(trainer, trainer.num_test_batches)
+
+    def before_scoring(self, trainer: Trainer, batches: Sequence[float]) -> None:
+        self.listen()
+        # Processes may have one batch more than others, where they cannot agree on anything.
+        count = torch.tensor(float(min(batches)), device=trainer.strategy.root_device)
+        self.shared_batches = float(trainer.strategy.reduce(count, reduce_op="min"))
+
+    def listen(self) -> None:
+        """Takes the place of Lightning's handlers, in which processes that are told at different
+        moments would wait for each other. Lightning restores what there was before in the end."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.on_signal)
+            signal.signal(signal.SIGUSR1, self.on_signal)
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.told = max(self.told, Told.REQUEUE if number == signal.SIGUSR1 else Told.END)
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
     ) -> None:
         # Between two updates, the one before with its validation and logs complete.
         due = time.monotonic() - self.written >= 60 * self.minutes
-        if trainer.world_size > 1:
-            due = trainer.strategy.reduce_boolean_decision(due, all=False)
-        if due and batch_idx > 0 and self.validated != trainer.global_step:
+        told = self.agree(trainer, Told.SAVE if due else Told.NOTHING)
+        # At the start of an epoch, last.ckpt is that of its end before.
+        if told > Told.NOTHING and batch_idx > 0:
             self.save(trainer)
+        if told >= Told.END and not accumulating(trainer):
+            raise SIGTERMException
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx < self.shared_batches and self.agree(trainer) >= Told.END:
+            if trainer.state.fn == TrainerFn.FITTING:
+                self.save(trainer)
+            raise SIGTERMException
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx < self.shared_batches and self.agree(trainer) >= Told.END:
+            raise SIGTERMException
+
+    def agree(self, trainer: Trainer, told: Told = Told.NOTHING) -> Told:
+        """What any process was told; all are at the same batch and do the same."""
+        mine = max(self.told, told)
+        if trainer.world_size == 1:
+            return mine
+        value = torch.tensor(float(mine), device=trainer.strategy.root_device)
+        every = Told(int(trainer.strategy.reduce(value, reduce_op="max")))
+        if every >= Told.END:
+            self.told = every
+        return every
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -138,10 +203,12 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         if not isinstance(exception, SIGTERMException):
             return
-        # Of several processes, each is told at another moment, and none may wait for the others.
-        if trainer.world_size == 1:
-            self.save(trainer)
-        exception.code = 128 + signal.SIGTERM
+        # Told once more, it goes on ending: Lightning is not to restore what would kill it then.
+        trainer._signal_connector._original_handlers = {}
+        # A failure of another process would have Lightning kill the main one before it has ended.
+        exception.code = 128 + signal.SIGTERM if trainer.is_global_zero else 0
+        if not trainer.is_global_zero:
+            return
         log.warning(
             "told to end after %s updates; the same command with ckpt=last and hydra.run.dir=%s "
             "goes on from %s",
@@ -150,13 +217,11 @@ class LastCheckpoint(Checkpoint):
             self.file,
         )
         job = os.environ.get("SLURM_JOB_ID")
-        if self.requeue and job is not None and trainer.is_global_zero:
+        if self.told == Told.REQUEUE and job is not None:
             subprocess.run(["scontrol", "requeue", job], check=False)
 
     def save(self, trainer: Trainer) -> None:
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        accumulating = done % trainer.accumulate_grad_batches > 0 and not last_is_done(trainer)
-        if trainer.fast_dev_run or trainer.overfit_batches > 0 or accumulating:  # type: ignore[attr-defined]
+        if trainer.fast_dev_run or trainer.overfit_batches > 0 or accumulating(trainer):  # type: ignore[attr-defined]
             return
         trainer.save_checkpoint(self.file, weights_only=False)
         self.written = time.monotonic()
@@ -166,13 +231,14 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         checkpoint["stopped"] = trainer.should_stop
         loop = trainer.fit_loop.epoch_loop
-        pending = trainer.validating and not loop.val_loop.batch_progress.is_last_batch
-        validated = trainer.validating or self.validated == trainer.global_step
+        pending = trainer.validating and not last_is_done(loop.val_loop.batch_progress)
+        validated = not pending and (trainer.validating or self.validated == trainer.global_step)
+        checkpoint["validated"] = trainer.global_step if validated else -1
         checkpoint["loops"]["fit_loop"] |= counters(
             checkpoint["loops"]["fit_loop"],
             updates=trainer.global_step,
-            last=last_is_done(trainer),
-            over=last_is_done(trainer) and not trainer.validating,
+            last=last_is_done(loop.batch_progress),
+            over=last_is_done(loop.batch_progress) and not trainer.validating,
             validation="pending" if pending else "done" if validated else None,
         )
 
@@ -180,53 +246,16 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self.stopped = checkpoint.get("stopped", False)
+        self.validated = checkpoint.get("validated", -1)
 
 
-def last_is_done(trainer: Trainer) -> bool:
-    """Whether the epoch's last batch is, not only fetched."""
+def accumulating(trainer: Trainer) -> bool:
+    """Whether there are gradients that await more batches."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
+    waiting = progress.current.processed % trainer.accumulate_grad_batches > 0
+    return waiting and not last_is_done(progress)
+
+
+def last_is_done(progress: _BatchProgress) -> bool:
+    """Whether the epoch's last batch is, not only fetched."""
     return progress.is_last_batch and progress.current.processed == progress.current.ready
-
-
-def counters(
-    loop: Mapping[str, Any], updates: int, last: bool, over: bool, validation: str | None
-) -> dict[str, Any]:
-    """Lightning's counters of a training loop, in one of the few forms it goes on from exactly.
-
-    Args:
-        loop: the counters at the time of saving.
-        updates: made so far.
-        last: the epoch's last batch is done.
-        over: and so is its validation, if any.
-        validation: after the last batch: "pending", it is done again; "done", it is not; or None,
-            there is none.
-    """
-    epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
-    # An epoch that max_steps cuts short counts as processed, but not as completed.
-    epoch = epochs["processed"] if over else epochs["completed"]
-    done = 0 if over else batches["current"]["processed"]
-    begun, pending = epoch + int(not over), int(validation == "pending" and not over)
-    # Lightning counts the last update when its validation is over, or skipped.
-    counted = updates - int(validation is not None and not over)
-    return {
-        "epoch_progress": twice(begun, begun, epoch, epoch),
-        "epoch_loop.batch_progress": {
-            "total": same(batches["total"]["processed"]),
-            "current": same(done),
-            "is_last_batch": last and not over,
-        },
-        "epoch_loop.val_loop.batch_progress": {
-            **twice(pending, pending, 0, 0),
-            "is_last_batch": False,
-        },
-        "epoch_loop.state_dict": {"_batches_that_stepped": counted},
-    }
-
-
-def twice(*counts: int) -> dict[str, dict[str, int]]:
-    names = ("ready", "started", "processed", "completed")
-    return {key: dict(zip(names, counts, strict=True)) for key in ("total", "current")}
-
-
-def same(count: int) -> dict[str, int]:
-    return dict.fromkeys(("ready", "started", "processed", "completed"), count)

@@ -1,5 +1,6 @@
-"""Which models describe which data: refused in a sentence before training starts."""
+"""What does not go together, refused in a sentence before training starts."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from datamodules.base import SequenceData
 from vrnn.discrete import DiscreteLikelihood
 from vrnn.sequence_model import SequenceModel
 
-__all__ = ["check_bits", "check_kind"]
+__all__ = ["check_bits", "check_folder", "check_kind"]
 
 
 def check_bits(model: dict[str, Any], data: SequenceData) -> None:
@@ -49,6 +50,24 @@ def check_kind(model: SequenceModel, data: SequenceData, fitting: str) -> None:
         )
     if isinstance(likelihood, DiscreteLikelihood):
         check_levels(likelihood, data, fitting)
+
+
+def check_folder(pattern: str) -> None:
+    """Refuses a run folder that is named after the time where several processes each read it.
+
+    Args:
+        pattern: hydra.run.dir with its interpolations.
+
+    Raises:
+        ValueError: if torchrun or srun has started more than this one.
+    """
+    processes = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+    if processes > 1 and "${now:" in pattern:
+        raise ValueError(
+            f"each of the {processes} processes that torchrun or srun has started would name a "
+            "run folder after its own time; give them one by hydra.run.dir=outputs/mine, or "
+            "under SLURM by hydra=slurm"
+        )
 
 
 def check_levels(likelihood: DiscreteLikelihood, data: SequenceData, fitting: str) -> None:

@@ -12,6 +12,7 @@ from uuid import uuid4
 import wandb
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 PATIENCE = 30
 """Seconds that the W&B server may take to answer at the start."""
 
+END_PATIENCE = 120
+"""Seconds that it may take at the end to receive what is left."""
+
 
 def csv_logger(save_dir: str) -> CSVLogger:
     """Creates the logger of <save_dir>/metrics.csv.
@@ -39,7 +43,7 @@ def csv_logger(save_dir: str) -> CSVLogger:
     """
     folder = Path(save_dir)
     earlier = folder / "metrics.csv"
-    if earlier.exists():
+    if earlier.exists() and rank_zero_only.rank == 0:
         number = 1 + len(list(folder.glob("metrics.*.csv")))
         earlier.rename(folder / f"metrics.{number}.csv")
     return CSVLogger(save_dir, name="", version="")
@@ -64,8 +68,9 @@ def wandb_logger(
         run_id = id_file.read_text().strip()
     else:
         run_id = uuid4().hex[:8]
-        folder.mkdir(parents=True, exist_ok=True)
-        id_file.write_text(run_id)
+        if rank_zero_only.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            id_file.write_text(run_id)
 
     def logger(offline: bool) -> WandbLogger:
         return WandbLogger(
@@ -78,7 +83,12 @@ def wandb_logger(
             offline=offline,
             # What Lightning sets for `offline` comes too late once W&B was asked for a key.
             mode="offline" if offline and os.environ.get("WANDB_MODE") != "disabled" else None,
-            settings=wandb.Settings(silent=True, init_timeout=PATIENCE),
+            settings=wandb.Settings(
+                silent=True,
+                init_timeout=PATIENCE,
+                finish_timeout=END_PATIENCE,
+                finish_timeout_raises=True,
+            ),
         )
 
     if not key_configured():
@@ -160,8 +170,18 @@ def as_image(figure: Figure) -> tuple[Image.Image, bytes]:
 
 def close_loggers(loggers: Sequence[Any]) -> None:
     """Ends the W&B run, which otherwise the next job of a sweep would go on with."""
-    if any(isinstance(logger, WandbLogger) for logger in loggers):
+    if not any(isinstance(logger, WandbLogger) for logger in loggers) or wandb.run is None:
+        return
+    folder = Path(wandb.run.dir).parent
+    try:
         wandb.finish()
+    except TimeoutError:
+        log.warning(
+            "W&B: the server did not take everything within %s seconds. Nothing is lost: "
+            "`wandb sync %s` sends it later",
+            END_PATIENCE,
+            folder,
+        )
 
 
 def quieten_lightning() -> None:
@@ -175,5 +195,9 @@ def quieten_lightning() -> None:
     )
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Inside Lightning, of several processes.
+    warnings.filterwarnings("ignore", message=".*nn.functional.all_gather is deprecated.*")
+    # The scores are the same in all processes already.
+    warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed.*")
     # It is: see datamodules.position.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")

@@ -242,6 +242,11 @@ class SequenceData(LightningDataModule):
             else (0, 1)
         )
         lengths = self.splits[split].lengths
+        if split != "train" and len(lengths) < world:
+            raise ValueError(
+                f"the {split} split of data={self.name} has {len(lengths)} sequences, too few for "
+                f"{world} processes that score each once; use fewer devices"
+            )
         batches = Batches(self, split)
         order: LengthBatches | StreamBatches
         if split == "train" and self.window is not None and self.carry is not None:

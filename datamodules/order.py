@@ -32,7 +32,7 @@ class LengthBatches(Sampler[Pieces]):
     Shuffled: sequences are permuted, sorted by length inside pools of 32 batches, cut into
     batches, and the batches permuted. All ranks get the same number of batches, the last ones
     filled up from the first where they do not divide. Not shuffled: every sequence exactly once
-    over all ranks, longest first.
+    over all ranks, longest first, in smaller batches where some rank would have none.
 
     Args:
         lengths: (N,), frames of each sequence.
@@ -54,6 +54,8 @@ class LengthBatches(Sampler[Pieces]):
         max_steps: int | None = None,
         crop: str = "start",
     ) -> None:
+        if not shuffle:
+            batch_size = max(1, min(batch_size, len(lengths) // world))
         self.lengths, self.batch_size, self.shuffle = lengths, batch_size, shuffle
         self.seed, self.rank, self.world = seed, rank, world
         self.max_steps, self.crop = max_steps, crop
@@ -68,7 +70,7 @@ class LengthBatches(Sampler[Pieces]):
         steps = self.lengths if self.max_steps is None else self.lengths.clip(max=self.max_steps)
         start, seed = np.zeros_like(steps), None
         if self.shuffle:
-            batches += batches[: -len(batches) % self.world]
+            batches += (batches * self.world)[: -len(batches) % self.world]
             rng = np.random.default_rng([self.seed, self.epoch, 1])
             seed = rng.integers(2**63, size=len(steps))
             if self.crop == "random":

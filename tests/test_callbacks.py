@@ -2,7 +2,6 @@ import csv
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -197,32 +196,6 @@ def test_wandb_gets_the_end_of_a_run_and_keeps_its_best_bound(
     assert table["data"] == [["test", "elbo", -12.5, 0.25], ["test", "kl", 3.0, None]]
     media = tmp_path.glob("wandb/offline-run-*/files/media/images/figures/latent_traversals*.png")
     assert len(list(media)) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("server", ["is not there", "never answers"])
-def test_a_run_goes_on_offline_where_wandb_cannot_be_reached(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """In online mode, with a key."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        if server == "is not there":
-            listening.close()
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-        monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
-        monkeypatch.delenv("WANDB_MODE", raising=False)
-        monkeypatch.setattr("callbacks.tracking.PATIENCE", 3)
-        logger = wandb_logger(str(tmp_path / "run"), "vrnn")
-    logger.log_hyperparams({"hidden": 8})
-    logger.log_metrics({"val/elbo": -1.0}, step=3)
-    wandb.finish()
-    wandb.teardown()
-    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
-    (recorded,) = folder.glob("*.wandb")
-    assert b"val/elbo" in recorded.read_bytes()
-    (warning,) = [r.getMessage() for r in caplog.records if r.name == "callbacks.tracking"]
-    assert "recorded offline" in warning and "\n" not in warning
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from helpers import configure
 
 import train
 import vrnn
+from callbacks.checkpoints import DurableFiles
 from vrnn.checkpoint import CheckpointError, find_checkpoint, load_module
 
 ROOT = Path(train.__file__).parent
@@ -192,3 +193,16 @@ def test_code_of_ones_own_is_allowed_by_name(run: Path, tmp_path: Path) -> None:
     path = altered(run, change, tmp_path)
     assert "see `allow`" in refusal(path)
     assert type(load_module(path, allow=("helpers",)).model.likelihood).__name__ == "MyPenMixture"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("n", [1, 100_000])
+def test_a_full_disk_is_named_and_costs_nothing_before(n: int, tmp_path: Path) -> None:
+    """Torch itself complains of positions in its archive."""
+    file = tmp_path / "last.ckpt"
+    DurableFiles().save_checkpoint({"x": torch.zeros(3)}, file)
+    partial = file.with_name("last.ckpt.partial")
+    partial.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device.*last.ckpt"):
+        DurableFiles().save_checkpoint({"x": torch.ones(n)}, file)
+    assert not partial.is_symlink() and torch.equal(torch.load(file)["x"], torch.zeros(3))

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,7 +101,21 @@ def test_ranks_evaluate_every_sequence_exactly_once(lengths: np.ndarray, world: 
     ranks = [LengthBatches(lengths, 8, False, 0, rank, world) for rank in range(world)]
     seen = [i for rank in ranks for batch in rank for i in batch.sequence.tolist()]
     assert sorted(seen) == list(range(len(lengths)))
-    assert [len(list(rank)) for rank in ranks] == [len(rank) for rank in ranks]
+    counts = [len(rank) for rank in ranks]
+    assert [len(list(rank)) for rank in ranks] == counts
+    # Lightning stops where one has nothing to score.
+    assert min(counts) >= 1
+
+
+def test_few_sequences_for_many_ranks() -> None:
+    lengths = np.array([7, 5, 6])
+    ranks = [LengthBatches(lengths, 8, True, 0, rank, 5) for rank in range(5)]
+    assert [len(list(rank)) for rank in ranks] == [len(rank) for rank in ranks] == [1] * 5
+    data = Signals({split: signals(0, 3) for split in ("train", "val", "test")})
+    data.setup()
+    data.trainer = SimpleNamespace(global_rank=0, world_size=4, overfit_batches=0)
+    with pytest.raises(ValueError, match="val split of data=.* has 3 .* for 4 processes"):
+        data.val_dataloader()
 
 
 def test_collate_pads_at_the_end_and_marks_it() -> None:

@@ -6,6 +6,7 @@ import torch
 from helpers import Command, configure, plain
 
 import train
+from callbacks.checks import check_folder
 from callbacks.errors import check_types
 from datamodules.loading import load_data
 
@@ -153,6 +154,19 @@ def test_a_folder_that_cannot_be_written(
     cfg = [option for option in SMALL if option != "debug=fast"]
     shown = command.fails("train.py", *cfg, "untrained=false", f"hydra.run.dir={tmp_path / 'r'}")
     assert "No space left on device" in sentence(shown)
+
+
+def test_processes_that_would_name_their_own_folders(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shown = command.fails("train.py", *SMALL, "trainer=ddp", "trainer.devices=2")
+    assert "each of the 2 processes" in shown and "hydra.run.dir=outputs/mine" in shown
+    check_folder(str(tmp_path))
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    check_folder("outputs/${now:%H}")
 
 
 def test_types_are_checked_where_they_are_declared(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -280,39 +279,3 @@ def test_random_kills_change_nothing(tmp_path: Path) -> None:
     assert updates == sorted(updates) and len(set(updates)) > KILLS / 2, "kills all over"
     whole, again = (compared(content(tmp_path / name)) for name in ("whole", "killed"))
     assert differences(whole, again) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
-def test_signals_save_and_end_within_seconds(name: str, tmp_path: Path) -> None:
-    """Under SLURM, SIGUSR1 queues the job again, too."""
-    options = ["trainer.max_epochs=12", "optim.steps=60", "callbacks.last.minutes=60"]
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/queued\n')
-    scontrol.chmod(0o755)
-    path = f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", path)
-        patch.setenv("SLURM_JOB_ID", "123")
-        process = start(tmp_path / "run", *options)
-    wait_for(tmp_path / "run", process, writes=2)
-    sent = time.monotonic()
-    process.send_signal(getattr(signal, name))
-    _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - sent < 20
-    assert process.returncode == 143, errors
-    assert "ckpt=last" in errors + (tmp_path / "run" / "train.log").read_text()
-    saved = read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
-    assert saved > 0
-    queued = tmp_path / "queued"
-    if name == "SIGUSR1":
-        assert queued.read_text() == "requeue 123\n"
-    else:
-        assert not queued.exists()
-    again, whole = (start(tmp_path / n, *options) for n in ("run", "whole"))
-    for process in (again, whole):
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-    a, b = (compared(content(tmp_path / n)) for n in ("whole", "run"))
-    assert differences(a, b) == []
