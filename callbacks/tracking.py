@@ -68,7 +68,7 @@ def wandb_logger(
         id_file.write_text(run_id)
 
     def logger(offline: bool) -> WandbLogger:
-        return WandbLogger(
+        made = WandbLogger(
             project=project,
             name=name or folder.name,
             group=group,
@@ -80,6 +80,9 @@ def wandb_logger(
             mode="offline" if offline and os.environ.get("WANDB_MODE") != "disabled" else None,
             settings=wandb.Settings(silent=True, init_timeout=PATIENCE),
         )
+        # Lightning passes it at every run, and W&B warns that it has no effect.
+        made._wandb_init.pop("anonymous", None)
+        return made
 
     if not key_configured():
         return logger(offline=True)
@@ -175,5 +178,7 @@ def quieten_lightning() -> None:
     )
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Of small corpora, whose every epoch is logged none the less.
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     # It is: see datamodules.position.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")

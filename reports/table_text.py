@@ -76,7 +76,7 @@ def show(table: Sequence[Part]) -> None:
         shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=f"{part.data}, {part.unit}")
         for i, name in enumerate(COLUMNS):
             shown.add_column(
-                name, justify="left" if i < 2 else "right", no_wrap=i > 1, overflow="fold"
+                name, justify="left" if i < 2 else "right", no_wrap=i != 1, overflow="fold"
             )
         for row in cells(part, missing):
             shown.add_row(*row)
