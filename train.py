@@ -6,6 +6,7 @@ Every option of every group: python train.py --help. Sweeps: python train.py -m
 
 import json
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,6 +202,19 @@ def resume_from(cfg: "DictConfig") -> str | None:
     return None if found is None else str(found)
 
 
+def tell_how_to_go_on(folder: Path) -> None:
+    """Says by which command a run goes on that was interrupted."""
+    import shlex
+
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if rank_zero_only.rank == 0 and (folder / "checkpoints" / "last.ckpt").exists():
+        own = ("hydra.run.dir=", "ckpt=")
+        words = [word for word in sys.argv if not word.startswith(own)]
+        words += [f"hydra.run.dir={shown(folder)}", "ckpt=last"]
+        print(f"\ninterrupted; to go on: {shlex.join(['python', *words])}", file=sys.stderr)
+
+
 def best_checkpoint(trainer: "Trainer") -> str | None:
     callback = trainer.checkpoint_callback
     return getattr(callback, "best_model_path", None) or None
@@ -228,7 +242,12 @@ def main(cfg: "DictConfig") -> float:
                 f"trainer.devices={cfg.trainer.devices} with -m would start every job on "
                 "every process: use one device a job, trainer.strategy=ddp_spawn, or single runs"
             )
-        figures = (finished_before(cfg) if sweep else None) or run(cfg)
+        try:
+            figures = (finished_before(cfg) if sweep else None) or run(cfg)
+        except SystemExit as end:
+            if end.code == 1 and not sweep:  # Lightning's answer to Ctrl-C.
+                tell_how_to_go_on(Path(cfg.output_dir))
+            raise
     return figures.get(f"val/{cfg.bound}", float("nan"))
 
 

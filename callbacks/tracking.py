@@ -178,7 +178,7 @@ def quieten_lightning() -> None:
     )
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Of small corpora, whose every epoch is logged none the less.
+    # Updates are counted over all epochs, so that small corpora are logged as often.
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     # It is: see datamodules.position.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")

@@ -192,7 +192,15 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Table]:
             )
         head = [heads.get(n, "KL per step") for n in columns]
         tail = ["parameters", "updates", "minutes", "status"]
-        made.append(Table(f"{data}, test split, {unit}", ["run", *head, *tail], rows, ["status"]))
+        told = [i for i, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
+        made.append(
+            Table(
+                f"{data}, test split, {unit}",
+                [["run", *head, *tail][i] for i in told],
+                [[row[i] for i in told] for row in rows],
+                ["status"],
+            )
+        )
     return made
 
 
