@@ -40,6 +40,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from callbacks.record import record
     from callbacks.samples import write_real
     from callbacks.tracking import close_loggers, describe_metrics, quieten_lightning
+    from reports.naming import model_name
     from vrnn.module import VRNNModule
 
     quieten_lightning()
@@ -67,6 +68,10 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     if rank_zero_only.rank == 0:
         record(Path(cfg.output_dir), plain, data)
         write_real(data, Path(cfg.output_dir) / "samples")
+        if cfg.trainer.enable_progress_bar:
+            name, count = model_name(plain["model"]), len(data.splits["train"])
+            print(f"{name} on {count:,} sequences of {data.name}, {data.batch_size} a batch")
+            print(f"into {shown(Path(cfg.output_dir))}")
 
     loggers = [instantiate(node) for node in plain["logger"].values()]
     try:
