@@ -10,7 +10,7 @@ from helpers import CONF, Command, build, configure, trainer
 
 from reports.scores import read_published
 from reports.table import MODELS, Line, parts, runs_below
-from reports.table_text import cells, matrix, missing_of, write
+from reports.table_text import cells, matrix, missing_of, show, write
 
 BASE = {"RNN-Gauss": 1, "RNN-GMM": 20, "VRNN-Gauss": 1, "VRNN-GMM": 20, "VRNN-I-Gauss": 1}
 
@@ -77,7 +77,9 @@ def test_figures_of_another_k_are_not_taken_for_those_of_40(runs: Path) -> None:
         assert line.value is None and line.fill == f"python evaluate.py {runs / 'b'} --k 40"
 
 
-def test_music_is_compared_with_a_published_vrnn_of_as_many_particles(tmp_path: Path) -> None:
+def test_music_is_compared_with_a_published_vrnn_of_as_many_particles(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     figures = {"test/elbo_per_step": -6.9, "test/fivo_per_step": -6.6, "particles": 16}
     folder = job(tmp_path / "a", "VRNN-GMM", figures | {"val/elbo_per_step": -6.8}, data="jsb")
     hparams = yaml.safe_load((folder / "hparams.yaml").read_text())
@@ -99,6 +101,8 @@ def test_music_is_compared_with_a_published_vrnn_of_as_many_particles(tmp_path: 
     scores = {"test/elbo_per_step": -6.91, "test/fivo_per_step": -6.7, "test/iwae_per_step": -6.8}
     (folder / "scores_test_k8.json").write_text(json.dumps(scores))
     assert (line_of("ELBO").value, line_of("FIVO-8").value) == (-6.91, -6.7)
+    show(parts(runs_below([tmp_path])))
+    assert " VRNN-Bernoulli  ELBO " in capsys.readouterr().out, "80 columns part no word"
 
 
 def test_missing_models_name_the_command_that_trains_them(runs: Path) -> None:
