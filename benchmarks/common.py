@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["benchmark"]
+__all__ = ["DEVICE", "benchmark"]
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def benchmark(
@@ -28,6 +30,8 @@ def benchmark(
     args = parser.parse_args()
 
     device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    if DEVICE.type == "cuda":
+        device = torch.cuda.get_device_name()
     print(f"{device}, float32, torch {torch.__version__}")
     figures = {"device": device, "dtype": "float32", "rows": list(measure(args.quick))}
     if args.json:

@@ -11,11 +11,11 @@ import torch
 from vrnn import VRNN, native
 from vrnn.bounds import elbo
 from vrnn.cell import VRNNCell
+from vrnn.cell_tape import unroll_fused
 from vrnn.likelihoods import GaussianMixture
 from vrnn.networks import GRU, LSTM, MLP, GaussianNet, StandardNormal
 from vrnn.unroll import (
     unroll_fast,
-    unroll_fused,
     unroll_native,
     unroll_plain,
     unroll_split,
@@ -56,7 +56,7 @@ def flat(unrolled):
 def values_and_gradients(unroll, cell, inputs):
     values = flat(unroll(cell, *inputs))
     generator = torch.Generator().manual_seed(1)
-    loss = sum((v * torch.randn(v.shape, generator=generator)).sum() for v in values)
+    loss = sum((v * torch.randn(v.shape, generator=generator).to(v)).sum() for v in values)
     phi_x, u, state, noise = inputs
     wanted = [phi_x, u, noise, *state, *cell.parameters()]
     return values, torch.autograd.grad(loss, wanted)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vrnn.networks import MLP, Gaussian, GaussianNet, Recurrence, StandardNormal, State, top
 
-__all__ = ["Cell", "Step", "VRNNCell"]
+__all__ = ["Cell", "Step", "Unrolled", "VRNNCell"]
 
 
 class Step(NamedTuple):
@@ -58,6 +58,23 @@ class Cell(nn.Module, ABC):
         z = mean + std * noise
         phi_z = self.features(z, h)
         return Step(z, mean, std, phi_z, self.advance(phi_x, phi_z, state))
+
+
+class Unrolled(NamedTuple):
+    """What the loop leaves; all else of the model is computed from it for all t at once."""
+
+    z: Tensor
+    """(T, B, Z), drawn from the posterior."""
+    mean: Tensor
+    """(T, B, Z), of the posterior."""
+    std: Tensor
+    """(T, B, Z), of the posterior."""
+    phi_z: Tensor
+    """(T, B, F), features of z."""
+    h: Tensor
+    """(T, B, H), h_{t-1}: what prior and decoder of step t see."""
+    state: State
+    """State after step T."""
 
 
 class VRNNCell(Cell):

@@ -10,6 +10,15 @@ from torch import Tensor
 
 from vrnn import native
 from vrnn.networks import GRU, LSTM, Recurrence, positive
+from vrnn.pointwise import (
+    Tensors,
+    gru,
+    gru_backward,
+    lstm,
+    lstm_backward,
+    sample,
+    sample_backward,
+)
 
 __all__ = ["UPDATES", "Bias", "Input", "Operation", "Product", "ReLU", "Sample", "Slot", "Start"]
 
@@ -175,12 +184,11 @@ class Sample(Operation):
         self.slots = (out, self.noise, z)
 
     def forward(self, t: int) -> None:
-        torch.addcmul(self.mean.at[t], positive(self.a.at[t]), self.noise.at[t], out=self.z.at[t])
+        sample(self.mean.at[t], self.a.at[t], self.noise.at[t], self.z.at[t])
 
     def backward(self, t: int) -> None:
-        dz = self.z.grad_at[t]
-        self.mean.grad_at[t].add_(dz)
-        self.a.grad_at[t].add_(aten.softplus_backward(dz * self.noise.at[t], self.a.at[t], 1, 20))
+        parts = self.z.grad_at[t], self.a.at[t], self.noise.at[t]
+        sample_backward(*parts, self.mean.grad_at[t], self.a.grad_at[t])
 
     def gradient(self) -> Tensor:
         return self.z.grads * positive(self.a.values)
@@ -203,13 +211,22 @@ class Update(Operation):
     def __init__(self, a: Slot, *state: Slot) -> None:
         width = a.values.shape[-1] // 4
         self.blocks = [a[..., k * width : (k + 1) * width] for k in range(4)]
-        self.h, self.c = state[0], state[-1]
+        self.state = state
         self.slots = (a, *state)
 
     @classmethod
     def rows(cls, weight: Tensor) -> Tensor:
         """Puts the rows of an input matrix, or of a bias, in the order of the blocks."""
         return weight.roll(cls.offset * (len(weight) // cls.gates), 0)
+
+    def values(self, t: int) -> tuple[Tensors, Tensors]:
+        """The blocks, and of each tensor of the state that before and that after the step."""
+        state = [s.at[k] for s in self.state for k in (t, t + 1)]
+        return [block.at[t] for block in self.blocks], state
+
+    def grads(self, t: int) -> tuple[Tensors, Tensors]:
+        state = [s.grad_at[k] for s in self.state for k in (t, t + 1)]
+        return [block.grad_at[t] for block in self.blocks], state
 
 
 class LSTMUpdate(Update):
@@ -219,24 +236,10 @@ class LSTMUpdate(Update):
     gates, offset = 4, 0
 
     def forward(self, t: int) -> None:
-        i, f, g, o = (block.at[t] for block in self.blocks)
-        for gate in (i, f, o):
-            gate.sigmoid_()
-        g.tanh_()
-        c = torch.mul(f, self.c.at[t], out=self.c.at[t + 1]).addcmul_(i, g)
-        torch.tanh(c, out=self.h.at[t + 1]).mul_(o)
+        lstm(*self.values(t))
 
     def backward(self, t: int) -> None:
-        i, f, g, o = (block.at[t] for block in self.blocks)
-        di, df, dg, do = (block.grad_at[t] for block in self.blocks)
-        dh, dc = self.h.grad_at[t + 1], self.c.grad_at[t + 1]
-        tanh_c = self.c.at[t + 1].tanh()
-        dc += aten.tanh_backward(dh * o, tanh_c)
-        aten.sigmoid_backward(dc * g, i, grad_input=di)
-        aten.sigmoid_backward(dc * self.c.at[t], f, grad_input=df)
-        aten.tanh_backward(dc * i, g, grad_input=dg)
-        aten.sigmoid_backward(dh * tanh_c, o, grad_input=do)
-        self.c.grad_at[t].addcmul_(dc, f)
+        lstm_backward(*self.values(t), *self.grads(t))
 
 
 class GRUUpdate(Update):
@@ -246,22 +249,10 @@ class GRUUpdate(Update):
     gates, offset = 3, 1
 
     def forward(self, t: int) -> None:
-        n, r, u, uh = (block.at[t] for block in self.blocks)
-        r.sigmoid_()
-        u.sigmoid_()
-        n.addcmul_(r, uh).tanh_()
-        torch.lerp(n, self.h.at[t], u, out=self.h.at[t + 1])
+        gru(*self.values(t))
 
     def backward(self, t: int) -> None:
-        n, r, u, uh = (block.at[t] for block in self.blocks)
-        dn, dr, du, duh = (block.grad_at[t] for block in self.blocks)
-        dh = self.h.grad_at[t + 1]
-        kept = dh * u
-        self.h.grad_at[t].add_(kept)
-        aten.sigmoid_backward(dh * (self.h.at[t] - n), u, grad_input=du)
-        aten.tanh_backward(dh - kept, n, grad_input=dn)
-        aten.sigmoid_backward(dn * uh, r, grad_input=dr)
-        torch.mul(dn, r, out=duh)
+        gru_backward(*self.values(t), *self.grads(t))
 
 
 UPDATES: dict[type[Recurrence], type[Update]] = {LSTM: LSTMUpdate, GRU: GRUUpdate}

@@ -5,11 +5,11 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from vrnn.cell import Cell
+from vrnn.cell import Cell, Unrolled
 from vrnn.distributions import gaussian
 from vrnn.networks import Gaussian, Recurrence, State, top
 from vrnn.sequence_model import SequenceModel, Trace
-from vrnn.unroll import Unrolled, unroll_plain
+from vrnn.unroll import unroll_plain
 
 __all__ = ["LatentModel", "summarise_future"]
 

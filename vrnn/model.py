@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vrnn.cell import VRNNCell
+from vrnn.cell import Unrolled, VRNNCell
 from vrnn.distributions import gaussian
 from vrnn.generation import Networks, fast_frames
 from vrnn.latent_model import LatentModel, summarise_future
@@ -23,7 +23,7 @@ from vrnn.networks import (
 )
 from vrnn.normaliser import Normaliser
 from vrnn.sequence_model import Frame, SequenceModel, Trace, check_sizes, choose
-from vrnn.unroll import ENGINES, Unrolled
+from vrnn.unroll import ENGINES
 
 __all__ = ["RNN", "VRNN"]
 
@@ -48,8 +48,8 @@ class VRNN(LatentModel):
             (`vrnn.objectives.ELBO`); with the smoothing posterior only.
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
-        engine: which implementation of the loop over time, "fast" (the best there is), "native"
-            (the compiled one or an error) or "plain" (`vrnn.unroll`).
+        engine: which implementation of the loop over time, "fast" (the best there is), "native" or
+            "graph" (the compiled one, or that on a GPU, or an error), or "plain" (`vrnn.unroll`).
         checkpoint_steps: train on segments of so many steps, one after the other, to save memory
             (`vrnn.segments`); about sqrt(T) saves the most.
         normaliser: standardises raw frames; None leaves them as they are.

@@ -3,13 +3,12 @@
 import torch
 from torch import Tensor
 
-from vrnn.cell import Cell
+from vrnn.cell import Cell, Unrolled
 from vrnn.latent_model import LatentModel, summarise_future
 from vrnn.likelihoods import Likelihood
 from vrnn.networks import GRU, MLP, Gaussian, GaussianNet, State, top
 from vrnn.normaliser import Normaliser
 from vrnn.sequence_model import check_sizes, choose
-from vrnn.unroll import Unrolled
 
 __all__ = ["SRNN", "SRNNCell"]
 

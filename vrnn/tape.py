@@ -33,6 +33,7 @@ class Tape:
         self.slots: list[Slot] = []
         self.beforehand: list[Operation] = []
         self.operations: list[Operation] = []
+        self.outputs: list[Slot] = []
 
     def slot(self, width: int, boundary: int = 0, output: bool = False) -> Slot:
         """Allocates a slot of T + `boundary` steps."""
@@ -55,6 +56,13 @@ class Tape:
     def add(self, *operations: Operation) -> None:
         self.operations.extend(operations)
 
+    def add_bias(self, b: Tensor, y: Slot) -> None:
+        """y_t = b: on a GPU, where every operation costs a launch, before the loop."""
+        if self.keep and self.on_gpu:
+            self.beforehand.append(Bias(b, y.at_once()))
+        else:
+            self.operations.append(Bias(b, y))
+
     def add_affine(self, weight: Tensor, bias: Tensor, x: Slot, y: Slot) -> None:
         """y_t = W x_t + b of an input x: before the loop, where all steps are kept."""
         if self.keep:
@@ -62,11 +70,11 @@ class Tape:
         operations = self.beforehand if self.keep else self.operations
         operations.extend([Bias(bias, y), Product(x, weight, y)])
 
-    def play(self, *outputs: Slot) -> tuple[Tensor, ...]:
-        """Runs all steps and returns `outputs`, differentiable in all that operations got."""
+    def play(self) -> tuple[Tensor, ...]:
+        """Runs all steps and returns the outputs, differentiable in all that operations got."""
         given = [operation.given for operation in self.users()]
         assert {x.dtype for x in given if x is not None} == {self.like.dtype}
-        return Loop.apply(self, outputs, *given)  # type: ignore[no-untyped-call]
+        return Loop.apply(self, *given)  # type: ignore[no-untyped-call]
 
     def users(self) -> list[Operation]:
         """The operations that use tensors from outside."""
@@ -82,11 +90,11 @@ class Tape:
             for operation in self.operations:
                 operation.forward(t)
 
-    def backward(self, outputs: Iterable[Slot], grads: Iterable[Tensor]) -> None:
-        """Computes the gradients of all slots from those of `outputs`."""
+    def backward(self, grads: Iterable[Tensor]) -> None:
+        """Computes the gradients of all slots from those of the outputs."""
         for slot in self.slots:
             slot.receive(torch.zeros_like(slot.values))
-        for slot, grad in zip(outputs, grads, strict=True):
+        for slot, grad in zip(self.outputs, grads, strict=True):
             slot.grads.copy_(grad)
         if self.compiled:
             self.run(backward=True)
@@ -98,8 +106,13 @@ class Tape:
             operation.backward(0)
 
     @property
+    def on_gpu(self) -> bool:
+        return self.like.is_cuda
+
+    @property
     def compiled(self) -> bool:
-        return self.like.dtype in native.RUNNERS and native.library() is not None
+        served = self.like.device.type == "cpu" and self.like.dtype in native.RUNNERS
+        return served and native.library() is not None
 
     def run(self, backward: bool) -> None:
         """Runs the loop in `loop.cpp`."""
@@ -111,16 +124,16 @@ class Loop(torch.autograd.Function):
     """A tape as one node of autograd's graph."""
 
     @staticmethod
-    def forward(ctx: Any, tape: Tape, outputs: tuple[Slot, ...], *given: Tensor) -> Any:
-        ctx.tape, ctx.outputs = tape, outputs
+    def forward(ctx: Any, tape: Tape, *given: Tensor) -> Any:
+        ctx.tape = tape
         ctx.save_for_backward(*given)
         tape.forward()
-        return tuple(slot.values.clone() for slot in outputs)
+        return tuple(slot.values.clone() for slot in tape.outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # raises where a weight has been changed since
-        ctx.tape.backward(ctx.outputs, grads)
-        needed = zip(ctx.tape.users(), ctx.needs_input_grad[2:], strict=True)
-        return None, None, *(user.gradient() if need else None for user, need in needed)
+        ctx.tape.backward(grads)
+        needed = zip(ctx.tape.users(), ctx.needs_input_grad[1:], strict=True)
+        return None, *(user.gradient() if need else None for user, need in needed)

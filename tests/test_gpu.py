@@ -1,0 +1,50 @@
+"""On a GPU, where there is one: the recorded loop, and training with it."""
+
+import pytest
+import torch
+from test_unroll import H, X, Z, assert_close, make_cell, values_and_gradients
+
+from vrnn import VRNN
+from vrnn.bounds import elbo
+from vrnn.graphs import STEPS
+from vrnn.likelihoods import GaussianMixture
+from vrnn.networks import GRU, LSTM
+from vrnn.unroll import unroll_fast, unroll_plain, unroll_recorded
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("steps", [STEPS - 1, STEPS, 2 * STEPS + 3])
+@pytest.mark.parametrize("recurrence", [LSTM, GRU])
+def test_recorded_values_and_gradients_are_those_of_the_plain_loop(recurrence, steps):
+    cell = make_cell(recurrence, depth=2).cuda()
+    for _ in range(2):  # once recorded and once only replayed
+        phi_x, noise = (torch.randn(steps, 3, n, device="cuda") for n in (X, Z))
+        state = tuple(torch.randn(1, 3, H, device="cuda") for _ in range(cell.rnn.tensors))
+        inputs = phi_x.requires_grad_(), phi_x, tuple(s.requires_grad_() for s in state), noise
+        noise.requires_grad_()
+        values, gradients = values_and_gradients(unroll_plain, cell, inputs)
+        for unroll in (unroll_recorded, unroll_fast):
+            ours, ours_gradients = values_and_gradients(unroll, cell, inputs)
+            assert_close(ours, values)
+            assert_close(ours_gradients, gradients)
+
+
+def test_training_curves_of_two_engines_lie_on_each_other():
+    losses = {}
+    for engine in ("graph", "plain"):
+        torch.manual_seed(0)
+        model = VRNN(3, 2, 8, GaussianMixture(3, 2), mlp_layers=2, engine=engine).cuda()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        x = (torch.randn(50, 8, 3).cumsum(0) / 4).cuda()
+        mask = torch.ones(50, 8, dtype=torch.bool, device="cuda")
+        losses[engine] = []
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = -elbo(model.trace(x), x, mask).mean()
+            loss.backward()
+            optimizer.step()
+            losses[engine].append(loss.item())
+    assert losses["graph"][-1] < losses["graph"][0] - 5
+    assert losses["graph"] == pytest.approx(losses["plain"], rel=1e-3)
