@@ -6,6 +6,7 @@ Every option of every group: python train.py --help. Sweeps: python train.py -m
 
 import json
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from callbacks.record import record
     from callbacks.samples import write_real
     from callbacks.tracking import close_loggers, describe_metrics, quieten_lightning
+    from reports.naming import model_name
     from vrnn.module import VRNNModule
 
     quieten_lightning()
@@ -66,6 +68,10 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     if rank_zero_only.rank == 0:
         record(Path(cfg.output_dir), plain, data)
         write_real(data, Path(cfg.output_dir) / "samples")
+        if cfg.trainer.enable_progress_bar:
+            name, count = model_name(plain["model"]), len(data.splits["train"])
+            print(f"{name} on {count:,} sequences of {data.name}, {data.batch_size} a batch")
+            print(f"into {shown(Path(cfg.output_dir))}")
 
     loggers = [instantiate(node) for node in plain["logger"].values()]
     try:
@@ -205,6 +211,19 @@ def resume_from(cfg: "DictConfig") -> str | None:
     return None if found is None else str(found)
 
 
+def tell_how_to_go_on(folder: Path) -> None:
+    """Says by which command a run goes on that was interrupted."""
+    import shlex
+
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if rank_zero_only.rank == 0 and (folder / "checkpoints" / "last.ckpt").exists():
+        own = ("hydra.run.dir=", "ckpt=")
+        words = [word for word in sys.argv if not word.startswith(own)]
+        words += [f"hydra.run.dir={shown(folder)}", "ckpt=last"]
+        print(f"\ninterrupted; to go on: {shlex.join(['python', *words])}", file=sys.stderr)
+
+
 def best_checkpoint(trainer: "Trainer") -> str | None:
     callback = trainer.checkpoint_callback
     return getattr(callback, "best_model_path", None) or None
@@ -236,7 +255,12 @@ def main(cfg: "DictConfig") -> float:
             )
         if not sweep and (cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1):
             check_folder(str(OmegaConf.to_container(hydra_cfg.run, resolve=False)))
-        figures = (finished_before(cfg) if sweep else None) or run(cfg)
+        try:
+            figures = (finished_before(cfg) if sweep else None) or run(cfg)
+        except SystemExit as end:
+            if end.code == 1 and not sweep:  # Lightning's answer to Ctrl-C.
+                tell_how_to_go_on(Path(cfg.output_dir))
+            raise
     return figures.get(f"val/{cfg.bound}", float("nan"))
 
 

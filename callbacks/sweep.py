@@ -196,7 +196,9 @@ def latex(text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m callbacks.sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs or of sweeps")
     parser.add_argument("--out", type=Path, help="folder of sweep.csv, .md and .tex")

@@ -73,7 +73,7 @@ def wandb_logger(
             id_file.write_text(run_id)
 
     def logger(offline: bool) -> WandbLogger:
-        return WandbLogger(
+        made = WandbLogger(
             project=project,
             name=name or folder.name,
             group=group,
@@ -90,6 +90,9 @@ def wandb_logger(
                 finish_timeout_raises=True,
             ),
         )
+        # Lightning passes it at every run, and W&B warns that it has no effect.
+        made._wandb_init.pop("anonymous", None)
+        return made
 
     if not key_configured():
         return logger(offline=True)
@@ -199,5 +202,7 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*nn.functional.all_gather is deprecated.*")
     # The scores are the same in all processes already.
     warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed.*")
+    # Updates are counted over all epochs, so that small corpora are logged as often.
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     # It is: see datamodules.position.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")

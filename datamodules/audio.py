@@ -142,9 +142,11 @@ class AudioCorpus(AudioFrames):
                     log.debug("%s: taken for another copy of %s", path, other)
         if not found:
             offer = " get it by data.download=true, or" if self.archives else ""
+            missing = "" if self.root.is_dir() else " (no such folder)"
             raise FileNotFoundError(
-                f"there is no {self.name} in {self.root.absolute()}: looked for sound files such "
-                f"as {self.example}. {self.source};{offer} name its folder by data.root=<folder>"
+                f"there is no {self.name} in {self.root.absolute()}{missing}: looked for sound "
+                f"files such as {self.example}. {self.source};{offer} name its folder by "
+                "data.root=<folder>"
             )
         return found
 
@@ -210,8 +212,8 @@ class AudioFolder(AudioCorpus):
     """
 
     name = "audio_folder"
-    example = f"any name that ends in {', '.join(SUFFIXES)}"
-    source = "It is a folder of your own"
+    example = f"hello.wav, in it or below it ({', '.join(SUFFIXES)})"
+    source = "It is any folder of your own"
 
     def __init__(
         self, root: str | Path, shares: tuple[float, float] = (0.05, 0.05), **kwargs: Any

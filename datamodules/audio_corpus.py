@@ -197,9 +197,11 @@ def usable(sounds: Ragged, reading: Reading, missing: Missing) -> Ragged:
     rates = Counter(rest.labels["rate"][rest.labels["rate"] != reading.rate].tolist())
     if rates:
         kinds = some([f"{rate:,} Hz" for rate, _ in rates.most_common()])
+        only = len(rates) == 1 and rates.total() == len(rest)
         log.info(
-            "resampled to %s Hz: %d of %d files, from %s",
+            "resampled to %s Hz: %d of %d files, from %s%s",
             f"{reading.rate:,}", rates.total(), len(rest), kinds,
+            f" (data.rate={next(iter(rates))} keeps it)" if only else "",
         )  # fmt: skip
     mixed = int((rest.labels["channels"] > 1).sum())
     if mixed:

@@ -22,25 +22,31 @@ LARGEST = 2**20
 """Bytes of a message, beyond which the socket closes."""
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src "
     "'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
 }
 
+SCRIPTS = ("/writing.js", "/sound.js", "/page.js")
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_app(player: Player) -> web.Application:
-    """The page at / and its socket at /socket."""
+    """The page at /, its scripts beside it, and its socket at /socket."""
     # One thread for all models: torch's random state, which every stream exchanges for its own, is
     # the process's. Answers are short, so that visitors take turns.
     pool = ThreadPoolExecutor(1, "model")
-    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    texts = {
+        path: Path(__file__).with_name(path.lstrip("/") or "page.html").read_text(encoding="utf-8")
+        for path in ("/", *SCRIPTS)
+    }
 
     async def show(request: web.Request) -> web.Response:
-        return web.Response(text=page, content_type="text/html", headers=HEADERS)
+        kind = "text/javascript" if request.path in SCRIPTS else "text/html"
+        return web.Response(text=texts[request.path], content_type=kind, headers=HEADERS)
 
     async def converse(request: web.Request) -> web.WebSocketResponse:
         channel = web.WebSocketResponse(max_msg_size=LARGEST, heartbeat=30)
@@ -67,7 +73,7 @@ def make_app(player: Player) -> web.Application:
         pool.shutdown(cancel_futures=True)
 
     app = web.Application(middlewares=[only_from_here])
-    app.add_routes([web.get("/", show), web.get("/socket", converse)])
+    app.add_routes([web.get("/socket", converse), *(web.get(path, show) for path in texts)])
     app.cleanup_ctx.append(close)
     return app
 

@@ -180,26 +180,38 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Table]:
         unit, suffix, digits = unit_of(next((r for r, _ in group if r.figures), group[0][0]))
         group.sort(key=lambda pair: -best_score(pair[0], suffix))
         columns = [n for n in ("elbo", "iwae", "fivo", "paper", "kl") if any_has(group, n)]
-        heads = {"elbo": "ELBO or log p(x)", "iwae": "IWAE", "fivo": "FIVO", "paper": "paper*"}
+        ks = {run.figures.get("particles") for run, _ in group if run.figures}
+        k = f"-{ks.pop():.0f}" if len(ks) == 1 and None not in ks else ""
+        heads = {"elbo": "ELBO or log p(x)", "iwae": f"IWAE{k}", "fivo": f"FIVO{k}"}
+        heads["paper"] = f"paper{k}*"
+        ended = all(run.status == "finished" for run, _ in group)
         rows = []
         for run, name in group:
             units = {n: ("_per_step", 4) if n == "kl" else (suffix, digits) for n in columns}
-            cells = [cell(run, n, *unit) for n, unit in units.items()]
+            cells = [cell(run, n, *unit, not k) for n, unit in units.items()]
             size = run.figures.get("parameters")
             rest = [f"{size:,.0f}" if size else "", count(run, "updates"), count(run, "minutes")]
-            rows.append(
-                [f"{name} ({run.model})" if run.model else name, *cells, *rest, run.status]
-            )
+            rest.append("" if ended else run.status)
+            rows.append([f"{name} ({run.model})" if run.model else name, *cells, *rest])
         head = [heads.get(n, "KL per step") for n in columns]
         tail = ["parameters", "updates", "minutes", "status"]
-        made.append(Table(f"{data}, test split, {unit}", ["run", *head, *tail], rows, ["status"]))
+        told = [i for i, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
+        made.append(
+            Table(
+                f"{data}, test split, {unit}",
+                [["run", *head, *tail][i] for i in told],
+                [[row[i] for i in told] for row in rows],
+                ["status"],
+            )
+        )
     return made
 
 
-def cell(run: Run, name: str, suffix: str, digits: int) -> str:
+def cell(run: Run, name: str, suffix: str, digits: int, with_k: bool) -> str:
     text = minus(with_error(run.figures, f"test/{name}{suffix}", digits))
     k = run.figures.get("particles")
-    return f"{text}, K = {k:.0f}" if text and k and name in ("iwae", "fivo", "paper") else text
+    named = text and k and with_k and name in ("iwae", "fivo", "paper")
+    return f"{text}, K = {k:.0f}" if named else text
 
 
 def any_has(group: Sequence[tuple[Run, str]], name: str) -> bool:

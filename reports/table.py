@@ -2,7 +2,8 @@
 
 Every run below the folders counts; of several of one model on one data set, the one with the best
 bound on the validation split. Written to the first folder as table.csv, .md and .tex, too. Scores
-are those of metrics.json and of what `evaluate.py RUN --k 40` leaves in the run.
+are those of metrics.json and of what `evaluate.py RUN --k 40` leaves in the run; for music, of
+`evaluate.py RUN --bounds elbo,fivo --k 8`, as published there.
 """
 
 import argparse
@@ -27,7 +28,11 @@ MODELS = ("RNN-Gauss", "RNN-GMM", "VRNN-I-Gauss", "VRNN-Gauss", "VRNN-GMM")
 
 EXACT = (("log p(x)", "elbo"),)
 LATENT = (("ELBO", "elbo"), ("IWAE-40", "iwae"), ("paper-40", "paper"))
+MUSIC = (("ELBO", "elbo"), ("FIVO-8", "fivo"))
 K = 40
+FILTERED = 8
+PARTICLES = {"iwae": K, "paper": K, "fivo": FILTERED}
+"""Those of the table; figures of others are left out."""
 
 EXPERIMENTS = Path(__file__).parent.parent / "conf" / "experiment" / "paper"
 
@@ -96,18 +101,18 @@ def with_model(run: Run) -> Run:
 
 
 def with_scores(run: Run) -> Run:
-    """Adds the figures of K = 40 that evaluate.py wrote; those of another K are left out."""
-    figures = dict(run.figures)
-    if figures.get("particles") != K:
-        for name in [
-            key for key in figures if key.partition("/")[2].startswith(("iwae", "paper"))
-        ]:
-            del figures[name]
-    for k in (1, K):
+    """Adds what evaluate.py wrote; figures of other particles than the table's are left out."""
+    figures = of_particles(run.figures, run.figures.get("particles"))
+    for k in (1, FILTERED, K):
         file = run.folder / f"scores_test_k{k}.json"
         if file.is_file():
-            figures |= read_scores(file)
+            figures |= of_particles(read_scores(file), k)
     return run._replace(figures=figures)
+
+
+def of_particles(figures: Mapping[str, float], k: float | None) -> dict[str, float]:
+    kinds = {key: key.partition("/")[2].partition("_")[0] for key in figures}
+    return {key: v for key, v in figures.items() if PARTICLES.get(kinds[key], k) == k}
 
 
 def read_scores(file: Path) -> dict[str, float]:
@@ -133,7 +138,7 @@ def one_part(data: str, runs: Sequence[Run]) -> Part:
     chosen: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: score_of(run, "val/elbo", suffix)):
         chosen[run.model] = run
-    rows = MODELS if runs[0].kind != "binary" else ()
+    rows = () if music(runs) else MODELS
     lines: list[Line] = []
     for model in dict.fromkeys((*rows, *sorted(chosen))):
         lines += lines_of(model, chosen.get(model), data, suffix, known.get("rows", ()), runs)
@@ -155,13 +160,19 @@ def lines_of(
 ) -> list[Line]:
     figures = {} if run is None else run.figures
     size = figures.get("parameters")
+    plain = model.partition(" ")[0] if music(siblings) else model
+    latent = MUSIC if music(siblings) else LATENT
     lines = []
-    for figure, name in EXACT if model.startswith("RNN-") else LATENT:
+    for figure, name in EXACT if model.startswith("RNN-") else latent:
         key = f"test/{name}{suffix}"
-        row = next((r for r in published if (r["model"], r["bound"]) == (model, figure)), None)
+        row = next((r for r in published if (named_here(r), r["bound"]) == (plain, figure)), None)
         fill = None
         if key not in figures:
-            fill = train_command(model, data, siblings) if run is None else evaluate_command(run)
+            fill = (
+                train_command(model, data, siblings)
+                if run is None
+                else evaluate_command(run, figure)
+            )
         lines.append(
             Line(
                 model,
@@ -182,8 +193,19 @@ def score_of(run: Run, name: str, suffix: str) -> float:
     return value if value == value else float("-inf")
 
 
-def evaluate_command(run: Run) -> str:
+def music(runs: Sequence[Run]) -> bool:
+    return runs[0].kind == "binary"
+
+
+def named_here(row: Mapping[str, Any]) -> str:
+    """The model of the table that a published figure is compared with."""
+    return str(row.get("ours", row["model"]))
+
+
+def evaluate_command(run: Run, figure: str) -> str:
     k = "" if run.model.startswith("RNN-") else f" --k {K}"
+    if figure == "FIVO-8":
+        k = f" --bounds elbo,fivo --k {FILTERED}"
     return f"python evaluate.py {shlex.quote(str(run.folder))}{k}"
 
 
@@ -216,12 +238,16 @@ def notes_of(
         notes.append(f"{model}: {run.folder}{', ' if cut else ''}{' '.join(cut)}{best}")
     if known:
         notes.append(f"Published: {known['source']}. {known['note']}")
+        pairs = {(row["ours"], row["model"]) for row in known["rows"] if "ours" in row}
+        notes += [f"{ours} is compared with the {other}" for ours, other in sorted(pairs)]
     return notes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m reports.table",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+", type=Path, help="folders of runs")
     parser.add_argument(

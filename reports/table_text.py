@@ -75,8 +75,13 @@ def show(table: Sequence[Part]) -> None:
     for part in table:
         shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=f"{part.data}, {part.unit}")
         for i, name in enumerate(COLUMNS):
+            words = i < 2
             shown.add_column(
-                name, justify="left" if i < 2 else "right", no_wrap=i > 1, overflow="fold"
+                name,
+                justify="left" if words else "right",
+                no_wrap=not words,
+                min_width=14 if words else None,
+                overflow="fold",
             )
         for row in cells(part, missing):
             shown.add_row(*row)

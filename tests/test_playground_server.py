@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -155,8 +156,14 @@ def test_the_page_needs_nothing_else(writer: Player) -> None:
         answer = await client.get("/")
         page = await answer.text()
         assert answer.status == 200 and answer.content_type == "text/html"
-        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-        for loaded in (" src=", "@import", "import(", "url(", "fetch(", "https:"):
+        assert "default-src 'none'; script-src 'self'" in answer.headers["Content-Security-Policy"]
+        scripts = re.findall(r'<script src="(\w+\.js)"></script>', page)
+        assert len(scripts) == page.count(" src=") == 3
+        for script in scripts:
+            answer = await client.get(f"/{script}")
+            assert answer.status == 200 and answer.content_type == "text/javascript"
+            page += await answer.text()
+        for loaded in ("@import", "import(", "url(", "fetch(", "https:"):
             assert loaded not in page
         assert (await client.get("/page.html")).status == 404
 

@@ -4,10 +4,13 @@ import contextlib
 import csv
 import os
 import random
+import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +233,11 @@ PROGRAM += ["data.max_steps=40", "callbacks.latents=null", "data.batch_size=6"]
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     line = [sys.executable, *PROGRAM, f"hydra.run.dir={folder}", *options]
     pipe = subprocess.PIPE
-    return subprocess.Popen(line, cwd=CONF.parent, stdout=pipe, stderr=pipe, text=True)
+    # Where tests run in the background, Ctrl-C would be ignored.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        line, cwd=CONF.parent, stdout=pipe, stderr=pipe, text=True, preexec_fn=heard
+    )
 
 
 def wait_for(folder: Path, process: subprocess.Popen[str], writes: int) -> None:
@@ -279,3 +286,17 @@ def test_random_kills_change_nothing(tmp_path: Path) -> None:
     assert updates == sorted(updates) and len(set(updates)) > KILLS / 2, "kills all over"
     whole, again = (compared(content(tmp_path / name)) for name in ("whole", "killed"))
     assert differences(whole, again) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_names_the_command_that_goes_on(tmp_path: Path) -> None:
+    process = start(tmp_path, "trainer.max_epochs=200")
+    wait_for(tmp_path, process, writes=1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in errors, errors
+    command = errors.strip().splitlines()[-1].removeprefix("interrupted; to go on: ")
+    words = shlex.split(command)
+    assert words[:2] == ["python", "train.py"]
+    assert words[-2:] == [f"hydra.run.dir={tmp_path}", "ckpt=last"]
+    assert sorted(words) == sorted(["python", *process.args[1:]])  # type: ignore[index,misc]

@@ -286,7 +286,10 @@ def test_a_tail_that_is_kept_is_followed_by_zeros(tmp_path: Path) -> None:
         (LJSpeech, "there is no ljspeech in .*public domain.*data.download=true"),
         (VCTK, "there is no vctk in .*CC BY 4.0.*data.download=true"),
         (FSDD, "there is no fsdd in .*data.download=true"),
-        (AudioFolder, "there is no audio_folder in .*data.root=<folder>"),
+        (
+            AudioFolder,
+            "there is no audio_folder in .*no such folder.*hello.wav.*data.root=",
+        ),
     ],
 )
 def test_without_a_corpus_it_is_said_where_to_get_it(

@@ -9,8 +9,8 @@ import yaml
 from helpers import CONF, Command, build, configure, trainer
 
 from reports.scores import read_published
-from reports.table import MODELS, parts, runs_below
-from reports.table_text import cells, matrix, missing_of, write
+from reports.table import MODELS, Line, parts, runs_below
+from reports.table_text import cells, matrix, missing_of, show, write
 
 BASE = {"RNN-Gauss": 1, "RNN-GMM": 20, "VRNN-Gauss": 1, "VRNN-GMM": 20, "VRNN-I-Gauss": 1}
 
@@ -75,6 +75,34 @@ def test_figures_of_another_k_are_not_taken_for_those_of_40(runs: Path) -> None:
     for figure in ("IWAE-40", "paper-40"):
         line = lines["VRNN-Gauss", figure]
         assert line.value is None and line.fill == f"python evaluate.py {runs / 'b'} --k 40"
+
+
+def test_music_is_compared_with_a_published_vrnn_of_as_many_particles(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {"test/elbo_per_step": -6.9, "test/fivo_per_step": -6.6, "particles": 16}
+    folder = job(tmp_path / "a", "VRNN-GMM", figures | {"val/elbo_per_step": -6.8}, data="jsb")
+    hparams = yaml.safe_load((folder / "hparams.yaml").read_text())
+    hparams["data"]["kind"] = "binary"
+    hparams["model"]["likelihood"] = {"_target_": "vrnn.likelihoods.Bernoulli"}
+    hparams["model"]["residual"] = True
+    (folder / "hparams.yaml").write_text(yaml.safe_dump(hparams))
+
+    def line_of(figure: str) -> Line:
+        (part,) = parts(runs_below([tmp_path]))
+        assert "VRNN-Bernoulli is compared with the VRNN (VSMC-PRC paper)" in part.notes
+        ours = [line for line in part.lines if line.model == "VRNN-Bernoulli residual"]
+        assert [line.figure for line in ours] == ["ELBO", "FIVO-8"]
+        return next(line for line in ours if line.figure == figure)
+
+    assert (line_of("ELBO").value, line_of("ELBO").published) == (-6.9, -8.69)
+    assert line_of("FIVO-8").value is None and line_of("FIVO-8").published == -7.4
+    assert line_of("FIVO-8").fill == f"python evaluate.py {folder} --bounds elbo,fivo --k 8"
+    scores = {"test/elbo_per_step": -6.91, "test/fivo_per_step": -6.7, "test/iwae_per_step": -6.8}
+    (folder / "scores_test_k8.json").write_text(json.dumps(scores))
+    assert (line_of("ELBO").value, line_of("FIVO-8").value) == (-6.91, -6.7)
+    show(parts(runs_below([tmp_path])))
+    assert " VRNN-Bernoulli" in capsys.readouterr().out, "80 columns part no word"
 
 
 def test_missing_models_name_the_command_that_trains_them(runs: Path) -> None:
