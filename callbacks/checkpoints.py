@@ -24,7 +24,7 @@ from torch import Tensor
 from callbacks.counters import counters
 from vrnn.checkpoint import previous
 
-__all__ = ["BestCheckpoint", "DurableFiles", "LastCheckpoint"]
+__all__ = ["BestCheckpoint", "DurableFiles", "LastCheckpoint", "Told"]
 
 log = logging.getLogger(__name__)
 
@@ -203,8 +203,11 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         if not isinstance(exception, SIGTERMException):
             return
-        # Told once more, it goes on ending: Lightning is not to restore what would kill it then.
+        # Told once more, it goes on ending: Lightning, and Python in its last moments, restore
+        # what would kill it then.
         trainer._signal_connector._original_handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         # A failure of another process would have Lightning kill the main one before it has ended.
         exception.code = 128 + signal.SIGTERM if trainer.is_global_zero else 0
         if not trainer.is_global_zero:

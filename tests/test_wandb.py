@@ -13,6 +13,12 @@ from callbacks.tracking import close_loggers, wandb_logger
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def afresh() -> None:
+    """W&B remembers the settings of the process's first run."""
+    wandb.teardown()
+
+
 @pytest.mark.parametrize("server", ["is not there", "never answers"])
 def test_a_run_goes_on_offline_where_wandb_cannot_be_reached(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
