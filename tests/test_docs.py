@@ -31,7 +31,8 @@ def blocks(kind: str, text: str) -> list[str]:
 
 
 def commands(text: str) -> list[str]:
-    lines = [line for block in blocks("bash", text) for line in block.splitlines()]
+    whole = [re.sub(r"\\\n +", "", block) for block in blocks("bash", text)]
+    lines = [line for block in whole for line in block.splitlines()]
     return [re.split(r"  +[#>]| > ", line)[0] for line in lines]
 
 
@@ -109,7 +110,7 @@ def test_options_exist() -> None:
     groups = {path.name for path in CONF.iterdir() if path.is_dir()} | {"hydra/launcher"}
     choices = [
         [f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))]
-        for group in ("data", "model", "objective")
+        for group in ("data", "model", "objective", "optim")
     ]
     known = set(groups)
     with initialize_config_dir(str(CONF), version_base="1.3"):
