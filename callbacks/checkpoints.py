@@ -169,16 +169,7 @@ class LastCheckpoint(Checkpoint):
                 self.save(trainer)
             raise SIGTERMException
 
-    def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if batch_idx < self.shared_batches and self.agree(trainer) >= Told.END:
-            raise SIGTERMException
+    on_test_batch_start = on_validation_batch_start
 
     def agree(self, trainer: Trainer, told: Told = Told.NOTHING) -> Told:
         """What any process was told; all are at the same batch and do the same."""
