@@ -4,6 +4,7 @@
 
 A step is the trace, the ELBO and its gradient, float32, two-layer MLPs unless said otherwise:
   ours   the fast engine
+  bf16   the same in mixed precision, on a GPU
   plain  the plain engine
   jax    the same loss in JAX, jit and lax.scan, if JAX is installed
   lstm   torch.nn.LSTM of the same width, forwards and backwards: the recurrence alone
@@ -75,12 +76,15 @@ def build(size: Size, engine: str) -> VRNN:
     ).to(DEVICE)
 
 
-def torch_step(model: VRNN, x: torch.Tensor, noise: torch.Tensor) -> Callable[[], float]:
+def torch_step(
+    model: VRNN, x: torch.Tensor, noise: torch.Tensor, mixed: bool = False
+) -> Callable[[], float]:
     mask = torch.ones(x.shape[:2], dtype=torch.bool, device=DEVICE)
 
     def step() -> float:
         model.zero_grad()
-        loss = -elbo(model.trace(x, noise=noise), x, mask).mean()
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=mixed):
+            loss = -elbo(model.trace(x, noise=noise), x, mask).mean()
         loss.backward()
         return loss.item()
 
@@ -183,6 +187,8 @@ def measure(size: Size, repetitions: int) -> dict[str, float | None]:
     if DEVICE.type == "cpu" and torch.backends.mkldnn.is_available():
         packed, onednn = square.to_mkldnn(), torch.ops.mkldnn._linear_pointwise
         contenders["onednn"] = lambda: onednn(square, packed, None, "none", [], "")
+    if DEVICE.type == "cuda":
+        contenders["bf16"] = torch_step(ours, x, noise, mixed=True)
     if jax is not None:
         contenders["jax"] = jax_step(ours, size, x, noise)
 
@@ -204,7 +210,8 @@ def measure(size: Size, repetitions: int) -> dict[str, float | None]:
     products = found.keys() & {"mm", "onednn"}
     found |= {name: found[name] * multiplications for name in products}
     found["limit"] = min(found[name] for name in products)
-    return {name: found.get(name) for name in ("ours", "plain", "jax", "lstm", "limit", "mm")}
+    shown = ["ours", *found.keys() & {"bf16"}, "plain", "jax", "lstm", "limit", "mm"]
+    return {name: found.get(name) for name in shown}
 
 
 def report(size: Size, seconds: dict[str, float | None]) -> None:

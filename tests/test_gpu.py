@@ -31,6 +31,23 @@ def test_recorded_values_and_gradients_are_those_of_the_plain_loop(recurrence, s
             assert_close(ours_gradients, gradients)
 
 
+@pytest.mark.parametrize("recurrence", [LSTM, GRU])
+def test_in_mixed_precision_the_recorded_loop_follows_the_plain_one(recurrence):
+    torch.manual_seed(0)
+    cell = make_cell(recurrence, depth=2).float().cuda()
+    phi_x, noise = (torch.randn(2 * STEPS + 3, 3, n, device="cuda") for n in (X, Z))
+    state = tuple(torch.randn(1, 3, H, device="cuda") for _ in range(cell.rnn.tensors))
+    exact = unroll_plain(cell, phi_x, phi_x, state, noise)
+    with torch.autocast("cuda", torch.bfloat16):
+        ours = unroll_recorded(cell, phi_x.bfloat16(), phi_x.bfloat16(), state, noise)
+    assert ours.z.dtype == ours.h.dtype == torch.float32
+    for name in ("z", "mean", "std", "h"):
+        one, other = getattr(ours, name), getattr(exact, name)
+        assert 1e-4 < (one - other).norm() / other.norm() < 2e-2
+    ours.h.sum().backward()
+    assert all(p.grad.isfinite().all() for p in cell.rnn.parameters())
+
+
 def test_training_curves_of_two_engines_lie_on_each_other():
     losses = {}
     for engine in ("graph", "plain"):

@@ -90,6 +90,33 @@ def test_values_and_gradients_are_those_of_the_plain_loop(recurrence, layers, u,
     assert len(graphs.stretches.get(cell, ())) == (1 if steps >= 3 else 0)
 
 
+def halved(inputs):
+    """As they come to the loop in mixed precision."""
+    phi_x, _, state, noise = inputs
+    phi_x = phi_x.bfloat16()
+    return phi_x, phi_x, tuple(s.float() for s in state), noise.float()
+
+
+def mixed(unroll, cell, inputs):
+    with torch.autocast("cpu", torch.bfloat16):
+        return values_and_gradients(unroll, cell, inputs)
+
+
+@pytest.mark.parametrize("recurrence", [LSTM, GRU])
+def test_in_mixed_precision_it_repeats_what_a_call_computes(recurrence):
+    cell = make_cell(recurrence, 2, prior=GaussianNet(6, 5, 1, 2)).float()
+    for _ in range(2):  # once recorded and once only replayed
+        inputs = halved(make_inputs(cell, 3))
+        for ours, called in zip(
+            mixed(unroll_graph, cell, inputs), mixed(unroll_fused, cell, inputs), strict=True
+        ):
+            assert [x.dtype for x in ours] == [x.dtype for x in called]
+            assert all(torch.equal(x, y) for x, y in zip(ours, called, strict=True))
+    phi_x, _, state, noise = inputs
+    unroll_graph(cell, phi_x.float(), phi_x.float(), state, noise)
+    assert len(graphs.stretches[cell]) == 2, "one for each precision"
+
+
 def test_a_replay_sees_the_weights_as_they_are_now():
     cell = make_cell(LSTM)
     optimizer = torch.optim.SGD(cell.parameters(), 0.1)
@@ -197,8 +224,15 @@ def test_the_engine_for_a_gpu_says_where_it_cannot_run():
 
 
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])
-def test_what_torch_compiles_for_a_gpu_computes_the_same(recurrence, monkeypatch):
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_what_torch_compiles_for_a_gpu_computes_the_same(recurrence, precision, monkeypatch):
     """With all of torch.compile but the making of kernels, which takes minutes on a CPU."""
+    cell = make_cell(recurrence)
+    inputs, both, tolerance = make_inputs(cell, 4), values_and_gradients, 1e-9
+    if precision == "bf16-mixed":
+        cell.float()
+        inputs, both, tolerance = halved(inputs), mixed, 2e-2
+    expected = both(unroll_fused, cell, inputs)
 
     def compiled(function):
         return torch.compile(function.__wrapped__, backend="aot_eager", fullgraph=True)
@@ -206,9 +240,6 @@ def test_what_torch_compiles_for_a_gpu_computes_the_same(recurrence, monkeypatch
     for name in ("sample", "lstm", "gru"):
         for each in (name, f"{name}_backward"):
             monkeypatch.setattr(fused, each, compiled(getattr(pointwise, each)))
-    cell = make_cell(recurrence)
-    inputs = make_inputs(cell, 4)
-    ours = values_and_gradients(unroll_fused, cell, inputs)
-    plain = values_and_gradients(unroll_plain, cell, inputs)
-    assert_close(ours[0], plain[0])
-    assert_close(ours[1], plain[1])
+    for ours, called in zip(both(unroll_fused, cell, inputs), expected, strict=True):
+        for x, y in zip(ours, called, strict=True):
+            torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)

@@ -3,6 +3,7 @@
 import gc
 import logging
 import multiprocessing
+import statistics
 import weakref
 
 import pytest
@@ -53,13 +54,13 @@ def flat(unrolled):
     return [*unrolled[:-1], *unrolled.state]
 
 
-def values_and_gradients(unroll, cell, inputs):
+def values_and_gradients(unroll, cell, inputs, wanted=None):
+    """The gradients are those of the inputs, or of what they were made from, and of the cell."""
     values = flat(unroll(cell, *inputs))
     generator = torch.Generator().manual_seed(1)
     loss = sum((v * torch.randn(v.shape, generator=generator).to(v)).sum() for v in values)
-    phi_x, u, state, noise = inputs
-    wanted = [phi_x, u, noise, *state, *cell.parameters()]
-    return values, torch.autograd.grad(loss, wanted)
+    phi_x, u, state, noise = wanted or inputs
+    return values, torch.autograd.grad(loss, [phi_x, u, noise, *state, *cell.parameters()])
 
 
 def assert_close(ours, theirs):
@@ -168,6 +169,33 @@ def test_under_autocast_it_follows_the_plain_loop():
     assert fast.mean.dtype == fast.z.dtype == torch.float32
     torch.testing.assert_close(fast.z, exact.z, rtol=0.05, atol=0.1)
     assert not torch.equal(fast.z, exact.z)
+
+
+def median_error(unroll, cell, inputs, exact):
+    """Of values and gradients in mixed precision; medians, as a ReLU may switch."""
+    phi_x, _, state, noise = inputs
+    less = phi_x.bfloat16(), phi_x.bfloat16(), tuple(s.float() for s in state), noise.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        values, gradients = values_and_gradients(unroll, cell.float(), less, wanted=inputs)
+    assert {v.dtype for v in (*values[:3], *values[4:])} == {torch.float32}, "all but phi_z"
+    pairs = zip((*values, *gradients), (*exact[0], *exact[1]), strict=True)
+    return statistics.median(((one - other).norm() / other.norm()).item() for one, other in pairs)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("recurrence", [LSTM, GRU])
+def test_in_mixed_precision_it_is_as_exact_as_the_plain_loop(recurrence, layers, residual):
+    ours, plain = [], []
+    for seed in range(5):
+        torch.manual_seed(seed)
+        prior = GaussianNet(H, 4, 1, Z) if residual else None
+        cell = make_cell(recurrence, layers, depth=2, prior=prior)
+        inputs = make_inputs(cell)
+        exact = values_and_gradients(unroll_plain, cell, inputs)
+        ours.append(median_error(unroll_fused, cell, inputs, exact))
+        plain.append(median_error(unroll_plain, cell, inputs, exact))
+    assert 1e-3 < statistics.median(ours) < 1.25 * statistics.median(plain)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vrnn.cell import Unrolled, VRNNCell
 from vrnn.fused import UPDATES, Product, ReLU, Sample, Slot, Start
-from vrnn.networks import MLP, GaussianNet, State, positive
+from vrnn.networks import MLP, GaussianNet, State, at_least_float32, positive
 from vrnn.tape import Tape
 
 __all__ = ["dense_layers", "read", "unroll_fused", "write"]
@@ -28,7 +28,7 @@ def write(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor)
 
     inputs = (phi_x, u, *state, noise, *cell.parameters())
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    tape = Tape(phi_x, len(phi_x), keep)
+    tape = Tape(phi_x, product_dtype(phi_x), len(phi_x), keep)
 
     own = tape.input(phi_x)
     seen = own if u is phi_x else tape.input(u)
@@ -46,7 +46,7 @@ def write(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor)
         if is_top:
             weight = torch.cat([weight, encoder_h])
         a = tape.slot(4 * H + is_top * len(first.bias))
-        states = [tape.slot(H, boundary=1, output=is_top) for _ in state]
+        states = [tape.slot(H, boundary=1, output=is_top, dtype=s.dtype) for s in state]
         tape.start(*(Start(x[layer], s) for x, s in zip(state, states, strict=True)))
         if layer == 0:
             tape.add_affine(gates_x, bias, own, a[..., :gates])
@@ -76,7 +76,7 @@ def write(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor)
             hidden = dense(tape, hidden, linear)
             tape.add(ReLU(hidden))
         tape.add(Product(hidden, prior.out.weight[:Z], out[..., :Z]))
-    z = tape.slot(Z, output=True)
+    z = tape.slot(Z, output=True, dtype=noise.dtype)
     tape.add(Sample(out, noise, z))
 
     *phi_z, last = dense_layers(cell.phi_z)
@@ -102,9 +102,15 @@ def read(
     cell: VRNNCell, z: Tensor, out: Tensor, phi_z: Tensor, h: Tensor, *final: Tensor
 ) -> Unrolled:
     """Shapes: (T, B, *); of `final`, (1, B, H) for each layer of each of the state's tensors."""
-    mean, a = out.chunk(2, dim=-1)
+    mean, a = at_least_float32(out).chunk(2, dim=-1)
     state = torch.cat(final).unflatten(0, (cell.rnn.tensors, cell.rnn.layers)).unbind()
     return Unrolled(z, mean, positive(a), phi_z, h, state)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """That of autocast, where it is on, else that of x."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def dense_layers(mlp: MLP) -> list[nn.Linear]:

@@ -93,11 +93,11 @@ class Operation:
 class Input(Operation):
     """x_t as it is given for all t. Shapes: x (T, B, N)."""
 
-    def __init__(self, x: Tensor) -> None:
-        self.given, self.x = x, Slot(x.detach().contiguous())
+    def __init__(self, x: Tensor, dtype: torch.dtype) -> None:
+        self.given, self.x = x, Slot(x.detach().to(dtype).contiguous())
 
     def gradient(self) -> Tensor:
-        return self.x.grads
+        return self.x.grads.to(self.given)
 
 
 class Start(Operation):
@@ -117,37 +117,43 @@ class Bias(Operation):
 
     kind = 0
 
+    given: Tensor
+
     def __init__(self, b: Tensor, y: Slot) -> None:
         self.given, self.y = b, y
-        self.b = b.detach().contiguous()
+        self.b = b.detach().to(y.values.dtype).contiguous()
         self.slots = (Slot(self.b.expand_as(y.values)), y)
 
     def forward(self, t: int) -> None:
         self.y.at[t].copy_(self.b)
 
     def gradient(self) -> Tensor:
-        return self.y.grads.sum((0, 1))
+        return self.y.grads.sum((0, 1), dtype=self.given.dtype)
 
 
 class Product(Operation):
-    """y_t += W x_t."""
+    """y_t += W x_t, in the data type of y."""
 
     kind = 1
 
     def __init__(self, x: Slot, weight: Tensor, y: Slot) -> None:
         self.given, self.x, self.y = weight, x, y
-        self.weight, self.slots = weight.detach(), (x, y)
+        self.weight, self.slots = weight.detach().to(y.values.dtype), (x, y)
 
     def forward(self, t: int) -> None:
         y = self.y.at[t]
-        torch.addmm(y, self.x.at[t], self.weight.t(), out=y)
+        torch.addmm(y, self.x.at[t].to(y), self.weight.t(), out=y)
 
     def backward(self, t: int) -> None:
-        dx = self.x.grad_at[t]
-        torch.addmm(dx, self.y.grad_at[t], self.weight, out=dx)
+        dx, dy = self.x.grad_at[t], self.y.grad_at[t]
+        if dx.dtype == dy.dtype:
+            torch.addmm(dx, dy, self.weight, out=dx)
+        else:
+            dx.add_(dy @ self.weight)
 
     def gradient(self) -> Tensor:
-        return self.y.grads.flatten(0, 1).t() @ self.x.values.flatten(0, 1)
+        dy, x = self.y.grads.flatten(0, 1), self.x.values.flatten(0, 1)
+        return (dy.t() @ x.to(dy)).to(self.given)
 
     def native(self) -> native.Operation:
         operation = super().native()

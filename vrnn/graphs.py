@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vrnn.cell import Unrolled, VRNNCell
-from vrnn.cell_tape import read, unroll_fused, write
+from vrnn.cell_tape import product_dtype, read, unroll_fused, write
 from vrnn.networks import State
 
 __all__ = ["STEPS", "NotRecordedError", "unroll_graph"]
@@ -63,7 +63,7 @@ def recorded(cell: VRNNCell, sequences: Sequence[Tensor], state: State) -> "Stre
     known = stretches.setdefault(cell, {})
     kinds = [(x.shape, x.dtype, x.device) for x in (*sequences, state[0])]
     places = [(p.data_ptr(), p.requires_grad) for p in cell.parameters()]
-    key = (torch.is_grad_enabled(), *kinds, *places)
+    key = (torch.is_grad_enabled(), product_dtype(sequences[1]), *kinds, *places)
     if key not in known:
         if len(known) >= KEPT:
             del known[next(iter(known))]

@@ -80,7 +80,7 @@ def gru(blocks: Tensors, state: Tensors) -> None:
     r.sigmoid_()
     u.sigmoid_()
     n.addcmul_(r, uh).tanh_()
-    torch.lerp(n, h, u, out=h1)
+    torch.lerp(n.to(h), h, u.to(h), out=h1)
 
 
 @one_kernel

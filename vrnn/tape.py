@@ -23,29 +23,37 @@ class Tape:
     """The operations of a time step, in order, and the slots they work on.
 
     Args:
-        like: gives B and the data type, (*, B, *).
+        like: gives B and the device, (*, B, *).
+        dtype: that of the products.
         steps: T.
         keep: whether to remember all steps, as the backward pass needs, or of outputs only.
     """
 
-    def __init__(self, like: Tensor, steps: int, keep: bool) -> None:
-        self.like, self.steps, self.keep = like, steps, keep
+    def __init__(self, like: Tensor, dtype: torch.dtype, steps: int, keep: bool) -> None:
+        self.like, self.dtype, self.steps, self.keep = like, dtype, steps, keep
         self.slots: list[Slot] = []
         self.beforehand: list[Operation] = []
         self.operations: list[Operation] = []
         self.outputs: list[Slot] = []
 
-    def slot(self, width: int, boundary: int = 0, output: bool = False) -> Slot:
-        """Allocates a slot of T + `boundary` steps."""
+    def slot(
+        self,
+        width: int,
+        boundary: int = 0,
+        output: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> Slot:
+        """Allocates a slot of T + `boundary` steps, in the products' data type or another."""
         steps = self.steps + boundary
         kept = steps if self.keep or output else 1
-        memory = self.like.new_empty(kept, self.like.shape[-2], width)
+        shape = kept, self.like.shape[-2], width
+        memory = self.like.new_empty(shape, dtype=dtype or self.dtype)
         self.slots.append(Slot(memory.expand(steps, -1, -1)))
         return self.slots[-1]
 
     def input(self, x: Tensor) -> Slot:
         """A slot on what is known for all steps, (T, B, N)."""
-        operation = Input(x)
+        operation = Input(x, self.dtype)
         self.beforehand.append(operation)
         self.slots.append(operation.x)
         return operation.x
@@ -73,7 +81,6 @@ class Tape:
     def play(self) -> tuple[Tensor, ...]:
         """Runs all steps and returns the outputs, differentiable in all that operations got."""
         given = [operation.given for operation in self.users()]
-        assert {x.dtype for x in given if x is not None} == {self.like.dtype}
         return Loop.apply(self, *given)  # type: ignore[no-untyped-call]
 
     def users(self) -> list[Operation]:
@@ -82,13 +89,14 @@ class Tape:
         return [operation for operation in operations if operation.given is not None]
 
     def forward(self) -> None:
-        for operation in self.beforehand:
-            operation.forward(0)
-        if self.compiled:
-            return self.run(backward=False)
-        for t in range(self.steps):
-            for operation in self.operations:
-                operation.forward(t)
+        with self.own_precision():
+            for operation in self.beforehand:
+                operation.forward(0)
+            if self.compiled:
+                return self.run(backward=False)
+            for t in range(self.steps):
+                for operation in self.operations:
+                    operation.forward(t)
 
     def backward(self, grads: Iterable[Tensor]) -> None:
         """Computes the gradients of all slots from those of the outputs."""
@@ -96,14 +104,19 @@ class Tape:
             slot.receive(torch.zeros_like(slot.values))
         for slot, grad in zip(self.outputs, grads, strict=True):
             slot.grads.copy_(grad)
-        if self.compiled:
-            self.run(backward=True)
-        else:
-            for t in reversed(range(self.steps)):
-                for operation in reversed(self.operations):
-                    operation.backward(t)
-        for operation in reversed(self.beforehand):
-            operation.backward(0)
+        with self.own_precision():
+            if self.compiled:
+                self.run(backward=True)
+            else:
+                for t in reversed(range(self.steps)):
+                    for operation in reversed(self.operations):
+                        operation.backward(t)
+            for operation in reversed(self.beforehand):
+                operation.backward(0)
+
+    def own_precision(self) -> torch.autocast:
+        """Leaves every data type as the slots have it."""
+        return torch.autocast(self.like.device.type, enabled=False)
 
     @property
     def on_gpu(self) -> bool:
@@ -111,13 +124,14 @@ class Tape:
 
     @property
     def compiled(self) -> bool:
-        served = self.like.device.type == "cpu" and self.like.dtype in native.RUNNERS
+        kinds = {slot.values.dtype for slot in self.slots}
+        served = self.like.device.type == "cpu" and kinds == {self.dtype} <= set(native.RUNNERS)
         return served and native.library() is not None
 
     def run(self, backward: bool) -> None:
         """Runs the loop in `loop.cpp`."""
         rows = [operation.native() for operation in self.operations]
-        native.run(self.like.dtype, rows, self.steps, self.like.shape[-2], backward)
+        native.run(self.dtype, rows, self.steps, self.like.shape[-2], backward)
 
 
 class Loop(torch.autograd.Function):

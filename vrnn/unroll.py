@@ -69,8 +69,8 @@ def unroll_split(
 def unroll_fast(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
     """As `unroll_plain`, by whichever of the ways below is the fastest that runs here.
 
-    In the precision of the weights `unroll_fused` on a CPU and `unroll_graph` on a GPU;
-    `unroll_split` elsewhere, and under autocast, whose casts it leaves to torch.
+    `unroll_fused` on a CPU, but for mixed precision, and `unroll_graph` on a GPU; `unroll_split`
+    elsewhere.
     """
     if not reason_against("cpu", cell, phi_x):
         return unroll_fused(cell, phi_x, u, state, noise)
@@ -122,7 +122,7 @@ def reason_against(device: str, cell: VRNNCell, phi_x: Tensor) -> str | None:
     """Why the loop outside autograd that is for `device` does not serve here, if so."""
     if phi_x.device.type != device:
         return f"it runs on a {NAMES[device]}, not on {phi_x.device}"
-    if torch.is_autocast_enabled(device):
+    if device == "cpu" and torch.is_autocast_enabled(device):
         return "it knows no mixed precision"
     if type(cell.rnn) not in UPDATES:
         return f"it has no update for {type(cell.rnn).__name__}"
