@@ -5,6 +5,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from rich.progress import track
 
 from datamodules.base import SequenceData
 from datamodules.problems import check_missing, report, some
-from datamodules.ragged import Ragged
+from datamodules.ragged import Ragged, cached
 from datamodules.sequence_files import SPLITS, Found, read_arrays, read_csv
 
 __all__ = ["CSVFolder", "NPZFolder", "SequenceFolder", "Stroke3"]
@@ -25,6 +26,10 @@ LISTS = ("splits.csv", "splits.json")
 HELD_BACK = 0.05
 
 
+VERSION = 1
+"""Counts in the caches' fingerprints: raise it whenever the same files give other frames."""
+
+
 class Item(NamedTuple):
     file: str
     """Relative to the root, with slashes."""
@@ -33,11 +38,6 @@ class Item(NamedTuple):
     @property
     def key(self) -> str:
         return f"{self.file}:{self.found.key}" if self.found.key else self.file
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """By which a list of splits may name it."""
-        return self.key, self.file, self.file.rpartition(".")[0]
 
 
 class SequenceFolder(SequenceData):
@@ -55,6 +55,7 @@ class SequenceFolder(SequenceData):
         missing: what to do about files that cannot be used, and names of files that are not there:
             "error" or "skip".
         rate: frames a second, for pictures.
+        cache: folder of the sequences as read; None for <root>/.vrnn-cache.
         **kwargs: of `SequenceData`.
     """
 
@@ -68,29 +69,41 @@ class SequenceFolder(SequenceData):
         split_seed: int = 0,
         missing: Literal["error", "skip"] = "error",
         rate: float = 1.0,
+        cache: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_missing(missing)
         self.root = Path(root).expanduser()
         self.split_seed, self.missing, self.rate = split_seed, missing, rate
+        self.cache = Path(cache).expanduser() if cache is not None else self.root / ".vrnn-cache"
 
     def load(self) -> dict[str, Ragged]:
-        items, broken = self.read_items()
-        chosen = self.choose(items, broken)
-        return {
-            split: Ragged.from_sequences(
-                [self.frames(item.found.x) for item in part], [item.key for item in part]
-            )
-            for split, part in chosen.items()
+        files = self.files()
+        stats = [(path.relative_to(self.root).as_posix(), path.stat()) for path in files]
+        fingerprint = {
+            "corpus": self.name,
+            "version": VERSION,
+            "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
+            **self.form(),
         }
+        corpus = cached(self.cache / self.name, fingerprint, partial(self.parse, files))
+        report(
+            [str(problem) for problem in corpus.labels["problem"] if problem],
+            len(files),
+            self.missing,
+        )
+        usable = corpus.labels["problem"] == ""
+        if usable.any():
+            self.columns = tuple(json.loads(str(corpus.labels["columns"][usable][0])))
+        broken = set(corpus.labels["file"][~usable].tolist())
+        return self.choose(corpus.select(np.flatnonzero(usable)), broken)
 
-    def frames(self, x: np.ndarray) -> np.ndarray:
-        """What the model sees of a file's sequence (T, D)."""
-        return x
+    def form(self) -> dict[str, object]:
+        """The options that a file's frames depend on."""
+        return {}
 
-    def read_items(self) -> tuple[list[Item], set[str]]:
-        """All sequences, those of files that cannot be used left out, and the names of these."""
+    def files(self) -> list[Path]:
         files = sorted(
             path
             for path in self.root.rglob("*")
@@ -104,6 +117,11 @@ class SequenceFolder(SequenceData):
                 f"there are no {' or '.join(self.suffixes)} files in {self.root.absolute()}; name "
                 "the folder by data.root=<folder>"
             )
+        return files
+
+    def parse(self, files: Sequence[Path]) -> Ragged:
+        """Reads all sequences; a file that cannot be used leaves an empty one that says why by its
+        label "problem"."""
         items: list[Item] = []
         problems: dict[str, str] = {}
         for path in track(files, f"reading {self.root.name}", transient=True):
@@ -112,62 +130,78 @@ class SequenceFolder(SequenceData):
                 items += [Item(name, found) for found in type(self).read(path)]
             except (ValueError, OSError) as error:
                 problems[name] = str(error)
-        problems |= self.settle_columns(items)
-        report(list(problems.values()), len(files), self.missing)
-        return [item for item in items if item.file not in problems], set(problems)
+        columns, others = self.settle_columns(items)
+        problems |= others
+        items = [item for item in items if item.file not in problems]
+        empty = [np.zeros((0, len(columns)))] * len(problems)
+        labels = {
+            "file": [item.file for item in items] + list(problems),
+            "split": [item.found.split or "" for item in items] + [""] * len(problems),
+            "columns": [json.dumps(columns)] * (len(items) + len(problems)),
+            "problem": [""] * len(items) + list(problems.values()),
+        }
+        keys = [item.key for item in items] + list(problems)
+        return Ragged.from_sequences([self.frames(i.found.x) for i in items] + empty, keys, labels)
 
-    def settle_columns(self, items: list[Item]) -> dict[str, str]:
+    def frames(self, x: np.ndarray) -> np.ndarray:
+        """What the model sees of a file's sequence (T, D)."""
+        return x
+
+    def settle_columns(self, items: list[Item]) -> tuple[tuple[str, ...], dict[str, str]]:
         """Takes the columns that most sequences have, and says which files have others."""
         layouts = Counter((i.found.x.shape[1], i.found.columns) for i in items)
         if not layouts:
-            return {}
+            return (), {}
         (width, names), _ = layouts.most_common(1)[0]
-        self.columns = names or tuple(f"x{d}" for d in range(width))
         wanted = ", ".join(names) if names else str(width)
-        return {
+        others = {
             i.file: f"{self.root / i.file} has the columns "
             f"{', '.join(i.found.columns) or i.found.x.shape[1]} where most files have {wanted}"
             for i in items
             if (i.found.x.shape[1], i.found.columns) != (width, names)
         }
+        return names or tuple(f"x{d}" for d in range(width)), others
 
-    def choose(self, items: list[Item], broken: set[str]) -> dict[str, list[Item]]:
+    def choose(self, corpus: Ragged, broken: set[str]) -> dict[str, Ragged]:
+        """The three splits; `broken` are the files that cannot be used."""
         lists = [self.root / name for name in LISTS if (self.root / name).is_file()]
         if len(lists) > 1:
             raise ValueError(f"{self.root} has both {' and '.join(LISTS)}; keep one")
         if lists:
-            return self.listed(lists[0], items, broken)
-        named = [item for item in items if item.found.split is not None]
-        if named and len(named) < len(items):
-            others = some([item.key for item in items if item.found.split is None])
+            return by_split(corpus, self.listed(lists[0], corpus, broken))
+        named = corpus.labels["split"] != ""
+        if named.any() and not named.all():
+            others = some([corpus.keys[i] for i in np.flatnonzero(~named)])
             raise ValueError(
                 f"some arrays in {self.root} are named train, val or test, others not: {others}; "
                 "name all or none, or list the splits in splits.csv"
             )
-        if named:
-            return by_split([(item, item.found.split) for item in items])
-        return self.drawn(items)
+        if named.any():
+            return by_split(corpus, corpus.labels["split"].tolist())
+        return by_split(corpus, self.drawn(corpus))
 
-    def listed(self, path: Path, items: list[Item], broken: set[str]) -> dict[str, list[Item]]:
+    def listed(self, path: Path, corpus: Ragged, broken: set[str]) -> list[str | None]:
         """The splits of a list."""
         splits = read_splits(path)
-        pairs = [(i, next((splits[n] for n in i.names if n in splits), None)) for i in items]
-        known = {name for item in items for name in item.names}
-        known |= broken | {name.rpartition(".")[0] for name in broken}
+        files = map(str, corpus.labels["file"])
+        names = [(key, file, stem(file)) for key, file in zip(corpus.keys, files, strict=True)]
+        chosen = [next((splits[n] for n in its if n in splits), None) for its in names]
+        known = {name for its in names for name in its} | broken | set(map(stem, broken))
         absent = [
             f"{path} names {name}, which is not there" for name in splits if name not in known
         ]
         report(absent, len(splits), self.missing)
-        unlisted = [item.key for item, split in pairs if split is None]
+        unlisted = [key for key, split in zip(corpus.keys, chosen, strict=True) if split is None]
         if unlisted:
             log.warning("%d sequences are not in %s: %s", len(unlisted), path, some(unlisted))
-        return by_split(pairs)
+        return chosen
 
-    def drawn(self, items: list[Item]) -> dict[str, list[Item]]:
+    def drawn(self, corpus: Ragged) -> list[str | None]:
         """A seeded split by file, or by sequence of a single file."""
-        units = sorted({item.file for item in items})
-        if len(units) == 1:
-            units = sorted({item.key for item in items})
+        owners = corpus.labels["file"].tolist()
+        if len(set(owners)) == 1:
+            owners = corpus.keys
+        units = sorted(set(owners))
         n = max(1, round(HELD_BACK * len(units)))
         if len(units) < 3:
             raise ValueError(
@@ -175,7 +209,7 @@ class SequenceFolder(SequenceData):
             )
         order = np.random.default_rng(self.split_seed).permutation(len(units))
         split_of = {units[j]: split_at(place, n) for place, j in enumerate(order)}
-        return by_split([(i, split_of.get(i.file) or split_of[i.key]) for i in items])
+        return [split_of[owner] for owner in owners]
 
 
 class CSVFolder(SequenceFolder):
@@ -215,9 +249,12 @@ class Stroke3(NPZFolder):
         super().__init__(root, **kwargs)
         self.y_down = y_down
 
-    def settle_columns(self, items: list[Item]) -> dict[str, str]:
-        self.columns = ("pen", "dx", "dy")
-        return {i.file: f"{self.root / i.file}: {why}" for i in items if (why := no_stroke3(i))}
+    def form(self) -> dict[str, object]:
+        return {"y_down": self.y_down}
+
+    def settle_columns(self, items: list[Item]) -> tuple[tuple[str, ...], dict[str, str]]:
+        others = {i.file: f"{self.root / i.file}: {why}" for i in items if (why := no_stroke3(i))}
+        return ("pen", "dx", "dy"), others
 
     def frames(self, x: np.ndarray) -> np.ndarray:
         return np.stack([x[:, 2], x[:, 0], -x[:, 1] if self.y_down else x[:, 1]], axis=1)
@@ -239,10 +276,15 @@ def split_at(place: int, n: int) -> str:
     return "val" if place < n else "test" if place < 2 * n else "train"
 
 
-def by_split(pairs: Sequence[tuple[Item, str | None]]) -> dict[str, list[Item]]:
+def by_split(corpus: Ragged, splits: Sequence[str | None]) -> dict[str, Ragged]:
     return {
-        split: [item for item, its in pairs if its == split] for split in ("train", "val", "test")
+        split: corpus.select([i for i, its in enumerate(splits) if its == split])
+        for split in ("train", "val", "test")
     }
+
+
+def stem(file: str) -> str:
+    return file.rpartition(".")[0]
 
 
 def read_splits(path: Path) -> dict[str, str]:

@@ -53,8 +53,10 @@ def read_csv(path: Path) -> list[Found]:
                     columns = tuple(cell.strip() for cell in cells)
                     continue
                 width = len(columns) or len(rows[0] if rows else cells)
-                where = f"{path}, line {lines.line_num}"
-                rows.append(numbers(where, cells, width))
+                try:
+                    rows.append(numbers(cells, width))
+                except ValueError as error:
+                    raise ValueError(f"{path}, line {lines.line_num}: {error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no text of comma-separated numbers ({error})") from error
     if not rows:
@@ -70,13 +72,17 @@ def is_number(cell: str) -> bool:
     return True
 
 
-def numbers(where: str, cells: list[str], width: int) -> list[float]:
+def numbers(cells: list[str], width: int) -> list[float]:
     if len(cells) != width:
-        raise ValueError(f"{where}: {len(cells)} cells where the lines before have {width}")
-    for cell in cells:
-        if not is_number(cell) or not math.isfinite(float(cell)):
-            raise ValueError(f"{where}: {cell!r} is no finite number")
-    return [float(cell) for cell in cells]
+        raise ValueError(f"{len(cells)} cells where the lines before have {width}")
+    try:
+        values = [*map(float, cells)]
+        if all(map(math.isfinite, values)):
+            return values
+    except ValueError:
+        pass
+    bad = next(cell for cell in cells if not is_number(cell) or not math.isfinite(float(cell)))
+    raise ValueError(f"{bad!r} is no finite number")
 
 
 def read_arrays(path: Path) -> list[Found]:
