@@ -235,6 +235,24 @@ def test_carried_chunks_equal_the_whole(any_model, cut):
         torch.testing.assert_close(part, expected, rtol=0, atol=1e-12)
 
 
+def test_several_draws_of_a_sequence_are_those_of_as_many_copies(any_model):
+    """Of a beginning, and of what goes on from it with the state of every draw."""
+    K, cut = 3, 4
+    x, noise = torch.randn(7, 2, 3), torch.randn(7, K * 2, any_model.z_dim)
+    mask = torch.arange(7)[:, None] < torch.tensor([7, 5])
+    states = {"shared": None, "copied": None}
+    for part in (slice(0, cut), slice(cut, 7)):
+        now, own, e = x[part], mask[part], noise[part]
+        shared = any_model.trace(now, own, states["shared"], e)
+        copied = any_model.trace(now.repeat(1, K, 1), own.repeat(1, K), states["copied"], e)
+        for one, other in zip((shared.z, *shared.state), (copied.z, *copied.state), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+        rows, kept = now.repeat(1, K, 1), own.repeat(1, K)
+        both = (torch.stack(bounds.elbo_terms(t, rows, kept)) for t in (shared, copied))
+        torch.testing.assert_close(*both, rtol=1e-13, atol=1e-11)
+        states = {"shared": shared.state, "copied": copied.state}
+
+
 @pytest.mark.parametrize("kind", [VRNN, SRNN, STORN, DMM, RNN])
 def test_centred_inputs_are_the_frames_less_their_mean(make_model, kind):
     """In inference, in generation and in priming; the targets stay as they are."""

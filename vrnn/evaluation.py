@@ -165,9 +165,8 @@ def trajectories(
     terms, log_w = [], []
     for draws in chunks(particles, ROWS // len(ids)):
         k = len(draws)
-        rows, rows_mask = x.repeat(1, k, 1), mask.repeat(1, k)
         noise = sequence_noise(ids, mask, model.z_dim, draws, seed, x.dtype)
-        parts, _ = by_segments(terms_of, model, rows, rows_mask, noise, SEGMENT)
+        parts, _ = by_segments(terms_of, model, x, mask, noise, SEGMENT)
         terms.append(torch.stack([sums(part, k) for part in parts[:2]]))
         if particles > 1:
             log_w.append(split_particles(parts[2], k))

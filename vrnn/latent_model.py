@@ -8,7 +8,7 @@ from torch import Tensor
 from vrnn.cell import Cell, Unrolled
 from vrnn.distributions import gaussian
 from vrnn.networks import Gaussian, Recurrence, State, top
-from vrnn.sequence_model import SequenceModel, Trace
+from vrnn.sequence_model import SequenceModel, Trace, copies, particles
 from vrnn.unroll import unroll_plain
 
 __all__ = ["LatentModel", "summarise_future"]
@@ -40,10 +40,13 @@ class LatentModel(SequenceModel):
             phi_x, u = self.observe(x, mask, state)
         else:
             phi_x = self.features(x)
-        if state is None:
-            state = self.initial(x.shape[1])
         if noise is None:
             noise = torch.randn(*x.shape[:2], self.z_dim, device=x.device, dtype=x.dtype)
+        K, same = particles(x, noise), u is phi_x
+        phi_x = copies(phi_x, K)
+        u = phi_x if same else copies(u, K)
+        if state is None:
+            state = self.initial(noise.shape[1])
 
         return self.densities(self.unroll(phi_x, u, state, noise), u)
 

@@ -22,7 +22,15 @@ from vrnn.networks import (
     top,
 )
 from vrnn.normaliser import Normaliser
-from vrnn.sequence_model import Frame, SequenceModel, Trace, check_sizes, choose
+from vrnn.sequence_model import (
+    Frame,
+    SequenceModel,
+    Trace,
+    check_sizes,
+    choose,
+    copies,
+    particles,
+)
 from vrnn.unroll import ENGINES
 
 __all__ = ["RNN", "VRNN"]
@@ -213,6 +221,8 @@ class RNN(SequenceModel):
         u: Tensor | None = None,
     ) -> Trace:
         self.check(x, mask)
+        if noise is not None:
+            x = copies(x, particles(x, noise))
         if state is None:
             state = self.rnn.initial(x.shape[1])
         h, last = self.rnn.sequence(self.features(x), state)

@@ -192,8 +192,7 @@ class IWAE(Objective):
         state: State | None = None,
     ) -> Loss:
         K = self.particles
-        x, mask = x.repeat(1, K, 1), mask.repeat(1, K)
-        noise = self.noise(model, x[:, : x.shape[1] // K], generator)
+        noise = self.noise(model, x, generator)
         (log_w, kl), state = by_segments(
             self.terms, model, x, mask, noise, model.checkpoint_steps, state
         )

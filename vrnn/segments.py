@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vrnn.networks import State
-from vrnn.sequence_model import SequenceModel, Trace
+from vrnn.sequence_model import SequenceModel, Trace, copies, particles
 
 __all__ = ["by_segments", "recomputed"]
 
 Terms = Callable[[Trace, Tensor, Tensor], tuple[Tensor, ...]]
-"""(trace, x, mask) -> figures of every step, each (T, B)."""
+"""(trace, x, mask) -> figures of every step, each (T, K * B), as all that is given."""
 
 
 def by_segments(
@@ -40,15 +40,16 @@ def by_segments(
         steps: length of a segment; None for the whole sequence at once.
 
     Returns:
-        The terms, each (T, B), and the state after step T; values and gradients are the same for
-        every `steps`.
+        The terms, each (T, K * B), and the state after step T; values and gradients are the same
+        for every `steps`.
     """
+    K = particles(x, noise)
     if steps is None:
         trace = model.trace(x, mask, state, noise)
-        return terms(trace, x, mask), trace.state
+        return terms(trace, copies(x, K), copies(mask, K)), trace.state
     mask = model.check(x, mask)
     ahead = model.look_ahead(x, mask, state)
-    state = model.initial(x.shape[1]) if state is None else state
+    state = model.initial(noise.shape[1]) if state is None else state
     layers = len(state)
     rows = []
     for start in range(0, len(x), steps):
@@ -62,7 +63,7 @@ def by_segments(
         ) -> tuple[Tensor, ...]:
             u = inputs[layers] if len(inputs) > layers else None
             trace = model.trace(x, mask, inputs[:layers], noise, u)
-            return *trace.state, *terms(trace, x, mask)
+            return *trace.state, *terms(trace, copies(x, K), copies(mask, K))
 
         inputs = state if ahead is None else (*state, ahead[part])
         outputs = recomputed(segment, list(model.parameters()), inputs)

@@ -14,7 +14,7 @@ from vrnn.likelihoods import Likelihood
 from vrnn.networks import MLP, Gaussian, Linear, State, top
 from vrnn.normaliser import Normaliser
 
-__all__ = ["Frame", "SequenceModel", "Trace", "check_sizes", "choose"]
+__all__ = ["Frame", "SequenceModel", "Trace", "check_sizes", "choose", "copies", "particles"]
 
 Kept = TypeVar("Kept")
 
@@ -128,9 +128,13 @@ class SequenceModel(nn.Module, ABC):
             x: standardised frames, (T, B, D).
             mask: (T, B), True on a sequence's own steps, which come first; None if there is no
                 padding.
-            state: where the recurrence starts; None for h_0 = 0.
-            noise: standard normal noise behind the draws of z, (T, B, Z); None to draw it here.
+            state: where the recurrence starts, K * B rows; None for h_0 = 0.
+            noise: standard normal noise behind K draws of z of each sequence, (T, K * B, Z),
+                particle-major; None to draw it here, once.
             u: of a part, what `look_ahead` says of it.
+
+        Returns:
+            Of K * B rows. What all draws have in common is computed once.
         """
 
     def look_ahead(self, x: Tensor, mask: Tensor, state: State | None = None) -> Tensor | None:
@@ -266,6 +270,16 @@ class SequenceModel(nn.Module, ABC):
     def parameter_count(self) -> int:
         """Numbers that training changes."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def particles(x: Tensor, noise: Tensor) -> int:
+    """K of noise (T, K * B, Z) for sequences (T, B, D)."""
+    return noise.shape[1] // x.shape[1]
+
+
+def copies(x: Tensor, count: int) -> Tensor:
+    """Shapes: (T, B, *) -> (T, count * B, *), particle-major; x itself where there is but one."""
+    return x if count == 1 else torch.cat([x] * count, dim=1)
 
 
 def choose(key: str, value: str, options: object) -> None:
