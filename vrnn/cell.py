@@ -4,9 +4,21 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vrnn.networks import MLP, Gaussian, GaussianNet, Recurrence, StandardNormal, State, top
+from vrnn.networks import (
+    MLP,
+    Gaussian,
+    GaussianNet,
+    Recurrence,
+    StandardNormal,
+    State,
+    at_least_float32,
+    dense_layers,
+    positive,
+    top,
+)
 
 __all__ = ["Cell", "Step", "Unrolled", "VRNNCell"]
 
@@ -58,6 +70,15 @@ class Cell(nn.Module, ABC):
         z = mean + std * noise
         phi_z = self.features(z, h)
         return Step(z, mean, std, phi_z, self.advance(phi_x, phi_z, state))
+
+    def prepare(self, phi_x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """What `step` makes of phi_x (T, B, X) and u (T, B, U) alone, for all t at once; the same
+        for all particles."""
+        return phi_x, u
+
+    def step_prepared(self, from_x: Tensor, from_u: Tensor, state: State, noise: Tensor) -> Step:
+        """As `step`, from a step of what `prepare` returned."""
+        return self.step(from_x, from_u, state, noise)
 
 
 class Unrolled(NamedTuple):
@@ -134,3 +155,27 @@ class VRNNCell(Cell):
     def advance(self, phi_x: Tensor, phi_z: Tensor, state: State) -> State:
         """h_t = f(phi_x(x_t), phi_z(z_t), h_{t-1})."""
         return self.rnn.step(torch.cat([phi_x, phi_z], dim=-1), state)
+
+    def prepare(self, phi_x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The shares of phi_x in the gates and of u in the encoder's first layer, both linear."""
+        first = dense_layers(self.encoder.hidden)[0]
+        gates_x = self.rnn.input_weights[0][:, : phi_x.shape[-1]]
+        from_x = F.linear(phi_x, gates_x, self.rnn.biases[0])
+        return from_x, F.linear(u, first.weight[:, : u.shape[-1]], first.bias)
+
+    def step_prepared(self, from_x: Tensor, from_u: Tensor, state: State, noise: Tensor) -> Step:
+        h = top(state)
+        first, *rest = dense_layers(self.encoder.hidden)
+        hidden = from_u + F.linear(h, first.weight[:, -self.width :])
+        for layer in rest:
+            hidden = layer(hidden.relu())
+        mean, a = self.encoder.out(hidden.relu()).chunk(2, dim=-1)
+        mean = at_least_float32(mean)
+        if self.residual:
+            mean = mean + self.prior(h)[0]
+        std = positive(a)
+        z = mean + std * noise
+        phi_z = self.features(z, h)
+        gates_z = self.rnn.input_weights[0][:, -phi_z.shape[-1] :]
+        state = self.rnn.step_from_gates(from_x + F.linear(phi_z, gates_z), state)
+        return Step(z, mean, std, phi_z, state)

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from vrnn.cell import Unrolled, VRNNCell
 from vrnn.fused import UPDATES, Product, ReLU, Sample, Slot, Start
-from vrnn.networks import MLP, GaussianNet, State, at_least_float32, positive
+from vrnn.networks import GaussianNet, State, at_least_float32, dense_layers, positive
 from vrnn.tape import Tape
 
-__all__ = ["dense_layers", "read", "unroll_fused", "write"]
+__all__ = ["product_dtype", "read", "unroll_fused", "write"]
 
 
 def unroll_fused(
@@ -111,10 +111,6 @@ def product_dtype(x: Tensor) -> torch.dtype:
     """That of autocast, where it is on, else that of x."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
-def dense_layers(mlp: MLP) -> list[nn.Linear]:
-    return [layer for layer in mlp if isinstance(layer, nn.Linear)]
 
 
 def dense(tape: Tape, x: Slot, linear: nn.Linear, bias: Tensor | None = None) -> Slot:

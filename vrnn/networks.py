@@ -17,6 +17,7 @@ __all__ = [
     "StandardNormal",
     "State",
     "at_least_float32",
+    "dense_layers",
     "positive",
     "top",
 ]
@@ -81,6 +82,10 @@ class MLP(nn.Sequential):
     def __init__(self, inputs: int | tuple[int, ...], width: int, layers: int = 1) -> None:
         sizes = [inputs] + [width] * layers
         super().__init__(*(module for n in sizes[:-1] for module in (Linear(n, width), nn.ReLU())))
+
+
+def dense_layers(mlp: MLP) -> list[nn.Linear]:
+    return [layer for layer in mlp if isinstance(layer, nn.Linear)]
 
 
 class GaussianNet(nn.Module):

@@ -69,14 +69,16 @@ def particle_filter(
     T, K, B = uniform.shape
     assert noise.shape[:2] == (T, K * B) and x.shape[:2] == (T, B) == mask.shape
 
-    phi_x, u = model.observe(x, mask, state)
+    from_x, from_u = model.cell.prepare(*model.observe(x, mask, state))
     state = model.initial(K * B) if state is None else state
     own = torch.arange(K, device=x.device)[:, None].expand(K, B)
     log_w = at_least_float32(x).new_zeros(K, B)
     rows = []
-    for t in range(T):
+    # Taken apart at once: the gradient of every [t] would be as large as the whole.
+    for t, (from_x_t, from_u_t, noise_t) in enumerate(zip(from_x, from_u, noise, strict=True)):
         h = top(state)
-        step = model.cell.step(phi_x[t].repeat(K, 1), u[t].repeat(K, 1), state, noise[t])
+        seen = from_x_t.repeat(K, 1), from_u_t.repeat(K, 1)
+        step = model.cell.step_prepared(*seen, state, noise_t)
         likelihood = model.likelihood(model.decode_features(step.phi_z, h))
         kl = gaussian(step.mean, step.std).log_prob(step.z)
         kl = kl - gaussian(*model.cell.prior(h)).log_prob(step.z)

@@ -5,15 +5,14 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vrnn import native
-from vrnn.cell import Cell, Unrolled, VRNNCell
-from vrnn.cell_tape import dense_layers, unroll_fused
+from vrnn.cell import Cell, Step, Unrolled, VRNNCell
+from vrnn.cell_tape import unroll_fused
 from vrnn.fused import UPDATES
 from vrnn.graphs import NotRecordedError, unroll_graph
-from vrnn.networks import State, at_least_float32, positive, top
+from vrnn.networks import State, top
 
 __all__ = ["ENGINES", "unroll_fast", "unroll_native", "unroll_plain", "unroll_split"]
 
@@ -22,48 +21,28 @@ log = logging.getLogger(__name__)
 
 def unroll_plain(cell: Cell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
     """Calls `cell.step` T times. Shapes: phi_x (T, B, X), u (T, B, U), noise (T, B, Z)."""
+    return repeat(cell.step, phi_x, u, state, noise)
+
+
+def unroll_split(cell: Cell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
+    """As `unroll_plain`, with what does not depend on h taken out of the loop.
+
+    Autograd differentiates it.
+    """
+    return repeat(cell.step_prepared, *cell.prepare(phi_x, u), state, noise)
+
+
+def repeat(
+    step_of: Callable[..., Step], x: Tensor, u: Tensor, state: State, noise: Tensor
+) -> Unrolled:
     h, steps = [], []
-    for phi_x_t, u_t, noise_t in zip(phi_x, u, noise, strict=True):
+    for x_t, u_t, noise_t in zip(x, u, noise, strict=True):
         h.append(top(state))
-        step = cell.step(phi_x_t, u_t, state, noise_t)
+        step = step_of(x_t, u_t, state, noise_t)
         state = step.state
         steps.append(step)
     z, mean, std, phi_z = (torch.stack(parts) for parts in list(zip(*steps, strict=True))[:4])
     return Unrolled(z, mean, std, phi_z, torch.stack(h), state)
-
-
-def unroll_split(
-    cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor
-) -> Unrolled:
-    """As `unroll_plain`, with every product that does not depend on h taken out of the loop.
-
-    The first layer of the encoder and the gates of the recurrence are linear in their parts, so
-    the shares of u and phi_x are formed for all t at once. Autograd differentiates it.
-    """
-    first, *rest = dense_layers(cell.encoder.hidden)
-    encoder_u, encoder_h = first.weight.split([u.shape[-1], cell.rnn.hidden], dim=1)
-    from_u = F.linear(u, encoder_u, first.bias)
-
-    gates_x, gates_z = cell.rnn.input_weights[0].split(
-        [phi_x.shape[-1], cell.rnn.inputs - phi_x.shape[-1]], dim=1
-    )
-    from_x = F.linear(phi_x, gates_x, cell.rnn.biases[0])
-
-    h, z, means, stds, phi_z = [], [], [], [], []
-    for from_u_t, from_x_t, noise_t in zip(from_u, from_x, noise, strict=True):
-        h.append(top(state))
-        hidden = from_u_t + F.linear(h[-1], encoder_h)
-        for layer in rest:
-            hidden = layer(hidden.relu())
-        mean, a = cell.encoder.out(hidden.relu()).chunk(2, dim=-1)
-        mean = at_least_float32(mean)
-        means.append(mean + cell.prior(h[-1])[0] if cell.residual else mean)
-        stds.append(positive(a))
-        z.append(means[-1] + stds[-1] * noise_t)
-        phi_z.append(cell.phi_z(z[-1]))
-        state = cell.rnn.step_from_gates(from_x_t + F.linear(phi_z[-1], gates_z), state)
-    z_all, mean_all, std_all, phi_z_all, h_all = map(torch.stack, (z, means, stds, phi_z, h))
-    return Unrolled(z_all, mean_all, std_all, phi_z_all, h_all, state)
 
 
 def unroll_fast(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
