@@ -5,7 +5,15 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
-from test_unroll import X, assert_close, flat, make_cell, values_and_gradients
+from test_unroll import (
+    X,
+    assert_close,
+    flat,
+    make_cell,
+    particle_inputs,
+    unroll_copies,
+    values_and_gradients,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -88,6 +96,16 @@ def test_values_and_gradients_are_those_of_the_plain_loop(recurrence, layers, u,
         assert_close(ours[0], plain[0])
         assert_close(ours[1], plain[1])
     assert len(graphs.stretches.get(cell, ())) == (1 if steps >= 3 else 0)
+
+
+def test_particles_share_what_is_given():
+    cell = make_cell(LSTM, u=9)
+    for _ in range(2):
+        inputs = particle_inputs(cell, 7, 2, K=3)
+        ours = values_and_gradients(unroll_graph, cell, inputs)
+        copied = values_and_gradients(unroll_copies, cell, inputs)
+        assert_close(ours[0], copied[0])
+        assert_close(ours[1], copied[1])
 
 
 def halved(inputs):

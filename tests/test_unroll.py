@@ -97,6 +97,34 @@ def test_a_residual_mean_is_that_of_the_plain_loop(prior_depth, recurrence, unro
     assert_close(gradients, plain_gradients)
 
 
+def particle_inputs(cell, steps, batch, K):
+    """phi_x and u, which all particles share, and a state and noise for each of them."""
+    phi_x, u = (torch.randn(steps, batch, n, requires_grad=True) for n in (X, 9))
+    noise = torch.randn(steps, K * batch, Z, requires_grad=True)
+    sizes = cell.rnn.layers, K * batch, H
+    state = tuple(torch.randn(sizes, requires_grad=True) for _ in range(cell.rnn.tensors))
+    return phi_x, u, state, noise
+
+
+def unroll_copies(cell, phi_x, u, state, noise):
+    K = noise.shape[1] // phi_x.shape[1]
+    return unroll_plain(cell, phi_x.repeat(1, K, 1), u.repeat(1, K, 1), state, noise)
+
+
+@pytest.mark.parametrize("unroll", [unroll_fused, unroll_split, unroll_plain])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("recurrence", [LSTM, GRU])
+def test_particles_share_what_is_given(recurrence, layers, unroll):
+    cell = make_cell(recurrence, layers, depth=2, u=9)
+    inputs = particle_inputs(cell, T, B, K=3)
+    values, gradients = values_and_gradients(unroll, cell, inputs)
+    copied, copied_gradients = values_and_gradients(unroll_copies, cell, inputs)
+    assert_close(values, copied)
+    assert_close(gradients, copied_gradients)
+    with torch.no_grad():
+        assert_close(flat(unroll(cell, *inputs)), copied)
+
+
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])
 def test_gradients_are_those_of_finite_differences(recurrence):
     cell = make_cell(recurrence, layers=2, depth=2, u=9)

@@ -9,53 +9,48 @@ from vrnn.fused import UPDATES, Product, ReLU, Sample, Slot, Start
 from vrnn.networks import GaussianNet, State, at_least_float32, dense_layers, positive
 from vrnn.tape import Tape
 
-__all__ = ["product_dtype", "read", "unroll_fused", "write"]
+__all__ = ["read", "unroll_fused", "write"]
 
 
 def unroll_fused(
     cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor
 ) -> Unrolled:
     """As `unroll_plain`, with the loop and its gradient outside autograd, see `vrnn.tape`."""
-    return read(cell, *write(cell, phi_x, u, state, noise).play())
+    return read(cell, *write(cell, *cell.prepare(phi_x, u), state, noise).play())
 
 
-def write(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Tape:
-    """The step of the cell as a tape whose outputs are those that `read` takes."""
+def write(cell: VRNNCell, from_x: Tensor, from_u: Tensor, state: State, noise: Tensor) -> Tape:
+    """The step of the cell, from what it prepared, as a tape whose outputs are those that `read`
+    takes."""
     rnn, update = cell.rnn, UPDATES[type(cell.rnn)]
     H, gates = rnn.hidden, rnn.gates * rnn.hidden
     first, *encoder = dense_layers(cell.encoder.hidden)
-    encoder_u, encoder_h = first.weight.split([u.shape[-1], H], dim=1)
+    *phi_z, last = dense_layers(cell.phi_z)
 
-    inputs = (phi_x, u, *state, noise, *cell.parameters())
+    inputs = (from_x, from_u, *state, noise, *cell.parameters())
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    tape = Tape(phi_x, product_dtype(phi_x), len(phi_x), keep)
-
-    own = tape.input(phi_x)
-    seen = own if u is phi_x else tape.input(u)
-    latent = tape.slot(rnn.inputs - phi_x.shape[-1], output=True)
-    gates_x, gates_z = update.rows(rnn.input_weights[0]).split(
-        [phi_x.shape[-1], rnn.inputs - phi_x.shape[-1]], dim=1
-    )
+    tape = Tape(noise, from_x.dtype, len(noise), keep)
+    latent = tape.slot(last.out_features, output=True)
 
     # The encoder's first layer stands beside the gates of the top layer: one product with h gives
     # both.
     layers = []
     for layer in range(rnn.layers):
         is_top = layer == rnn.layers - 1
-        weight, bias = rnn.hidden_weights[layer], update.rows(rnn.biases[layer])
+        weight: Tensor = rnn.hidden_weights[layer]
         if is_top:
-            weight = torch.cat([weight, encoder_h])
-        a = tape.slot(4 * H + is_top * len(first.bias))
+            weight = torch.cat([weight, first.weight[:, -H:]])
+        a = tape.slot(4 * H + is_top * from_u.shape[-1])
         states = [tape.slot(H, boundary=1, output=is_top, dtype=s.dtype) for s in state]
         tape.start(*(Start(x[layer], s) for x, s in zip(state, states, strict=True)))
         if layer == 0:
-            tape.add_affine(gates_x, bias, own, a[..., :gates])
+            tape.add_given(update.ordered(from_x, -1), a[..., :gates])
         else:
-            tape.add_bias(bias, a[..., :gates])
+            tape.add_bias(update.ordered(rnn.biases[layer]), a[..., :gates])
         if gates < 4 * H:
-            tape.add_bias(bias.new_zeros(4 * H - gates), a[..., gates : 4 * H])
+            tape.add_bias(from_x.new_zeros(4 * H - gates), a[..., gates : 4 * H])
         if is_top:
-            tape.add_affine(encoder_u, first.bias, seen, a[..., 4 * H :])
+            tape.add_given(from_u, a[..., 4 * H :])
         tape.add(Product(states[0][:-1], weight, a[..., update.offset * H :]))
         layers.append((a, states))
     a, (h, *_) = layers[-1]
@@ -66,7 +61,8 @@ def write(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor)
         hidden = dense(tape, hidden, linear)
         tape.add(ReLU(hidden))
     prior = cell.prior if cell.residual and isinstance(cell.prior, GaussianNet) else None
-    Z, bias = noise.shape[-1], cell.encoder.out.bias
+    Z = noise.shape[-1]
+    bias: Tensor = cell.encoder.out.bias
     if prior is not None:
         bias = bias + F.pad(prior.out.bias[:Z], (0, Z))
     out = dense(tape, hidden, cell.encoder.out, bias)
@@ -79,7 +75,6 @@ def write(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor)
     z = tape.slot(Z, output=True, dtype=noise.dtype)
     tape.add(Sample(out, noise, z))
 
-    *phi_z, last = dense_layers(cell.phi_z)
     hidden = z
     for linear in phi_z:
         hidden = dense(tape, hidden, linear)
@@ -89,7 +84,9 @@ def write(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor)
 
     below = latent
     for layer, (a, states) in enumerate(layers):
-        weight = update.rows(rnn.input_weights[layer]) if layer else gates_z
+        # phi_x's share of the bottom layer's input is in what has been given.
+        columns = slice(0 if layer else -last.out_features, None)
+        weight = update.ordered(rnn.input_weights[layer][:, columns])
         tape.add(Product(below, weight, a[..., :gates]), update(a[..., : 4 * H], *states))
         below = states[0][1:]
 
@@ -105,12 +102,6 @@ def read(
     mean, a = at_least_float32(out).chunk(2, dim=-1)
     state = torch.cat(final).unflatten(0, (cell.rnn.tensors, cell.rnn.layers)).unbind()
     return Unrolled(z, mean, positive(a), phi_z, h, state)
-
-
-def product_dtype(x: Tensor) -> torch.dtype:
-    """That of autocast, where it is on, else that of x."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def dense(tape: Tape, x: Slot, linear: nn.Linear, bias: Tensor | None = None) -> Slot:

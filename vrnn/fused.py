@@ -20,7 +20,7 @@ from vrnn.pointwise import (
     sample_backward,
 )
 
-__all__ = ["UPDATES", "Bias", "Input", "Operation", "Product", "ReLU", "Sample", "Slot", "Start"]
+__all__ = ["UPDATES", "Bias", "Given", "Operation", "Product", "ReLU", "Sample", "Slot", "Start"]
 
 aten = torch.ops.aten
 
@@ -42,10 +42,6 @@ class Slot:
 
     def __getitem__(self, index: Any) -> "Slot":
         return self.part(lambda x: x[index])
-
-    def at_once(self) -> "Slot":
-        """All steps as one, (1, T * B, N)."""
-        return self.part(lambda x: x.view(1, -1, x.shape[-1]))
 
     def receive(self, grads: Tensor) -> None:
         self.grads = grads
@@ -74,6 +70,9 @@ class Operation:
     kind: ClassVar[int]
     slots: tuple[Slot, ...] = ()
 
+    def ahead(self) -> None:
+        """Computes all steps before the loop."""
+
     def forward(self, t: int) -> None:
         """Computes step t."""
 
@@ -90,16 +89,6 @@ class Operation:
         return native.Operation(kind=self.kind, slots=(native.Slot * 3)(*slots))
 
 
-class Input(Operation):
-    """x_t as it is given for all t. Shapes: x (T, B, N)."""
-
-    def __init__(self, x: Tensor, dtype: torch.dtype) -> None:
-        self.given, self.x = x, Slot(x.detach().to(dtype).contiguous())
-
-    def gradient(self) -> Tensor:
-        return self.x.grads.to(self.given)
-
-
 class Start(Operation):
     """s_0 = x. Shapes: x (B, N)."""
 
@@ -112,20 +101,39 @@ class Start(Operation):
         return self.s.grads[0]
 
 
-class Bias(Operation):
-    """y_t = b. Shapes: b (N,)."""
+class Given(Operation):
+    """y_t = x_t, known beforehand and the same for all particles.
+
+    Shapes: x (T, B, N), y (T, K * B, N).
+    """
 
     kind = 0
-
     given: Tensor
 
-    def __init__(self, b: Tensor, y: Slot) -> None:
-        self.given, self.y = b, y
-        self.b = b.detach().to(y.values.dtype).contiguous()
-        self.slots = (Slot(self.b.expand_as(y.values)), y)
+    def __init__(self, x: Tensor, y: Slot) -> None:
+        self.given, self.y = x, y
+        self.x = self.over_time(x.detach().to(y.values.dtype).contiguous())
+        self.slots = (Slot(self.x), y)
+
+    def over_time(self, x: Tensor) -> Tensor:
+        return x
 
     def forward(self, t: int) -> None:
-        self.y.at[t].copy_(self.b)
+        self.y.at[t].unflatten(0, (-1, self.x.shape[1])).copy_(self.x[t])
+
+    def ahead(self) -> None:
+        self.y.values.unflatten(1, (-1, self.x.shape[1])).copy_(self.x[:, None])
+
+    def gradient(self) -> Tensor:
+        grads = self.y.grads.unflatten(1, (-1, self.x.shape[1]))
+        return (grads.sum(1) if grads.shape[1] > 1 else grads[:, 0]).to(self.given)
+
+
+class Bias(Given):
+    """y_t = b. Shapes: b (N,)."""
+
+    def over_time(self, x: Tensor) -> Tensor:
+        return x.expand(len(self.y.values), 1, -1)
 
     def gradient(self) -> Tensor:
         return self.y.grads.sum((0, 1), dtype=self.given.dtype)
@@ -221,9 +229,11 @@ class Update(Operation):
         self.slots = (a, *state)
 
     @classmethod
-    def rows(cls, weight: Tensor) -> Tensor:
-        """Puts the rows of an input matrix, or of a bias, in the order of the blocks."""
-        return weight.roll(cls.offset * (len(weight) // cls.gates), 0)
+    def ordered(cls, gates: Tensor, dim: int = 0) -> Tensor:
+        """Puts the rows of an input matrix or of a bias, or what they give, in the order of the
+        blocks."""
+        shift = cls.offset * (gates.shape[dim] // cls.gates)
+        return gates.roll(shift, dim) if shift else gates
 
     def values(self, t: int) -> tuple[Tensors, Tensors]:
         """The blocks, and of each tensor of the state that before and that after the step."""

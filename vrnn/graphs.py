@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vrnn.cell import Unrolled, VRNNCell
-from vrnn.cell_tape import product_dtype, read, unroll_fused, write
+from vrnn.cell_tape import read, write
 from vrnn.networks import State
 
 __all__ = ["STEPS", "NotRecordedError", "unroll_graph"]
@@ -41,17 +41,18 @@ def unroll_graph(
         NotRecordedError: where a stretch cannot be recorded.
     """
     parameters = [p for p in cell.parameters() if p.requires_grad]
-    sequences = [noise, phi_x] if u is phi_x else [noise, phi_x, u]
+    sequences = [noise, *cell.prepare(phi_x, u)]
     parts = []
-    for start in range(0, len(phi_x), STEPS):
+    for start in range(0, len(noise), STEPS):
         now = [x[start : start + STEPS] for x in sequences]
         if len(now[0]) == STEPS:
             stretch = recorded(cell, now, state)
             # The parameters are for autograd: the stretch knows where they are.
             outputs = Replay.apply(stretch, *now, *state, *parameters)  # type: ignore[no-untyped-call]
-            parts.append(read(cell, *outputs))
         else:
-            parts.append(unroll_fused(cell, now[1], now[-1], state, now[0]))
+            noise, from_x, from_u = now
+            outputs = write(cell, from_x, from_u, state, noise).play()
+        parts.append(read(cell, *outputs))
         state = parts[-1].state
     *values, _ = zip(*parts, strict=True)
     z, mean, std, phi_z, h = map(torch.cat, values)
@@ -63,7 +64,7 @@ def recorded(cell: VRNNCell, sequences: Sequence[Tensor], state: State) -> "Stre
     known = stretches.setdefault(cell, {})
     kinds = [(x.shape, x.dtype, x.device) for x in (*sequences, state[0])]
     places = [(p.data_ptr(), p.requires_grad) for p in cell.parameters()]
-    key = (torch.is_grad_enabled(), product_dtype(sequences[1]), *kinds, *places)
+    key = (torch.is_grad_enabled(), *kinds, *places)
     if key not in known:
         if len(known) >= KEPT:
             del known[next(iter(known))]
@@ -75,17 +76,17 @@ class Stretch:
     """Steps of a cell, forwards and backwards, on memory of their own.
 
     Args:
-        sequences: noise (S, B, Z), phi_x (S, B, X) and, unless it is phi_x, u (S, B, U).
+        sequences: noise (S, K * B, Z) and what the cell prepared, (S, B, *) each.
         state: that before the first step.
     """
 
     def __init__(self, cell: VRNNCell, sequences: Sequence[Tensor], state: State) -> None:
         self.keep = torch.is_grad_enabled()
         self.inputs = [x.detach().clone().requires_grad_(self.keep) for x in (*sequences, *state)]
-        own, start = self.inputs[: len(sequences)], tuple(self.inputs[len(sequences) :])
+        noise, from_x, from_u, *start = self.inputs
 
         def forward() -> tuple[Tensor, ...]:
-            self.tape = write(cell, own[1], own[-1], start, own[0])
+            self.tape = write(cell, from_x, from_u, tuple(start), noise)
             return self.tape.play()
 
         self.forward, self.outputs = record(forward)
@@ -94,14 +95,22 @@ class Stretch:
             self.grads = [torch.ones_like(y) for y in self.outputs]
 
             def backward() -> tuple[Tensor, ...]:
-                return torch.autograd.grad(self.outputs, wanted, self.grads, retain_graph=True)
+                # With zeros for the weights of what was prepared.
+                return torch.autograd.grad(
+                    self.outputs,
+                    wanted,
+                    self.grads,
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
 
             self.backward, self.found = record(backward)
 
     @property
     def memory(self) -> list[Tensor]:
         """What the backward pass reads of the forward one."""
-        return [*self.inputs, *(slot.values for slot in self.tape.slots)]
+        return [self.inputs[0], *(slot.values for slot in self.tape.slots)]
 
 
 class Replay(torch.autograd.Function):

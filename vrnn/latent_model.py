@@ -8,7 +8,7 @@ from torch import Tensor
 from vrnn.cell import Cell, Unrolled
 from vrnn.distributions import gaussian
 from vrnn.networks import Gaussian, Recurrence, State, top
-from vrnn.sequence_model import SequenceModel, Trace, copies, particles
+from vrnn.sequence_model import SequenceModel, Trace
 from vrnn.unroll import unroll_plain
 
 __all__ = ["LatentModel", "summarise_future"]
@@ -42,9 +42,6 @@ class LatentModel(SequenceModel):
             phi_x = self.features(x)
         if noise is None:
             noise = torch.randn(*x.shape[:2], self.z_dim, device=x.device, dtype=x.dtype)
-        K, same = particles(x, noise), u is phi_x
-        phi_x = copies(phi_x, K)
-        u = phi_x if same else copies(u, K)
         if state is None:
             state = self.initial(noise.shape[1])
 
@@ -68,7 +65,8 @@ class LatentModel(SequenceModel):
         """As `decode`, from the features of z_t."""
 
     def unroll(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
-        """The cell over time; equal to `unroll_plain`, which is the specification."""
+        """The cell over time; equal to `unroll_plain`, which is the specification, also where
+        noise has the rows of K particles."""
         return unroll_plain(self.cell, phi_x, u, state, noise)
 
     def initial(self, batch: int) -> State:

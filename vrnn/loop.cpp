@@ -18,13 +18,14 @@ namespace {
 template <class S>
 using Vec = at::vec::Vectorized<S>;
 
-enum Kind : int64_t { BIAS, PRODUCT, RELU, SAMPLE, LSTM, GRU };
+enum Kind : int64_t { GIVEN, PRODUCT, RELU, SAMPLE, LSTM, GRU };
 
 // A slot: the element (t, b, n) is at t * step + b * row + n.
 template <class S>
 struct Slot {
   S *values, *grads;
   int64_t step, row, width;
+  int64_t rows;  // of what is given: rows of as many sequences, that all particles share
   S* at(int64_t t, int64_t b) const { return values + t * step + b * row; }
   S* grad(int64_t t, int64_t b) const { return grads + t * step + b * row; }
 };
@@ -152,10 +153,14 @@ void forward(const Operation<S>& op, const Packed<S>* weight, int64_t t, const S
   using V = Vec<S>;
   const auto& [x, y, z] = op.slots;
   switch (op.kind) {
-    case BIAS:
-      return pointwise<S>(share, y.width, [&](int64_t b, int64_t n, int64_t count) {
-        V::loadu(x.at(t, b) + n, count).store(y.at(t, b) + n, count);
-      });
+    case GIVEN: {
+      const auto [first, last] = share.columns<S>(y.width);
+      for (int64_t b = share.first_row; b < share.last_row; b++) {
+        const S* from = x.at(t, b % x.rows);
+        std::copy(from + first, from + last, y.at(t, b) + first);
+      }
+      return;
+    }
     case PRODUCT:
       return multiply(*weight, x.at(t, 0), x.row, y.at(t, 0), y.row, share);
     case RELU:

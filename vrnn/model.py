@@ -19,6 +19,8 @@ from vrnn.networks import (
     Recurrence,
     StandardNormal,
     State,
+    copies,
+    particles,
     top,
 )
 from vrnn.normaliser import Normaliser
@@ -28,8 +30,6 @@ from vrnn.sequence_model import (
     Trace,
     check_sizes,
     choose,
-    copies,
-    particles,
 )
 from vrnn.unroll import ENGINES
 
@@ -150,7 +150,7 @@ class VRNN(LatentModel):
         if self.forecaster is None:
             return trace
         b = gaussian(*self.forecaster(torch.cat([steps.phi_z, steps.h], dim=-1)))
-        return trace._replace(forecast=b, future=u.detach())
+        return trace._replace(forecast=b, future=copies(u.detach(), particles(u, steps.z)))
 
     def frames(
         self, state: State, noise: Iterator[Tensor], temperature: float = 1.0

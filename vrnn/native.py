@@ -40,13 +40,15 @@ class Slot(ctypes.Structure):
         ("step", ctypes.c_int64),
         ("row", ctypes.c_int64),
         ("width", ctypes.c_int64),
+        ("rows", ctypes.c_int64),
     ]
 
     @classmethod
     def of(cls, values: Tensor, grads: Tensor) -> "Slot":
         """Shapes: (T, B, N) both, with the same strides, N contiguous; or grads empty."""
         step, row, _ = values.stride()
-        return cls(values.data_ptr(), grads.data_ptr(), step, row, values.shape[-1])
+        rows, width = values.shape[1:]
+        return cls(values.data_ptr(), grads.data_ptr(), step, row, width, rows)
 
 
 class Operation(ctypes.Structure):

@@ -17,7 +17,9 @@ __all__ = [
     "StandardNormal",
     "State",
     "at_least_float32",
+    "copies",
     "dense_layers",
+    "particles",
     "positive",
     "top",
 ]
@@ -35,6 +37,19 @@ SIGMA_BIAS = 0.6
 def top(state: State) -> Tensor:
     """Returns h of the uppermost layer, (B, hidden): all that prior, encoder and decoder see."""
     return state[0][-1]
+
+
+def particles(x: Tensor, noise: Tensor) -> int:
+    """K of noise (T, K * B, Z) for sequences (T, B, D)."""
+    return noise.shape[1] // x.shape[1]
+
+
+def copies(x: Tensor, count: int) -> Tensor:
+    """One set of rows for each particle; x itself where there is but one.
+
+    Shapes: (*, B, N) -> (*, count * B, N), particle-major.
+    """
+    return x if count == 1 else torch.cat([x] * count, dim=-2)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

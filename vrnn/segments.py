@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vrnn.networks import State
-from vrnn.sequence_model import SequenceModel, Trace, copies, particles
+from vrnn.networks import State, copies, particles
+from vrnn.sequence_model import SequenceModel, Trace
 
 __all__ = ["by_segments", "recomputed"]
 
@@ -46,7 +46,7 @@ def by_segments(
     K = particles(x, noise)
     if steps is None:
         trace = model.trace(x, mask, state, noise)
-        return terms(trace, copies(x, K), copies(mask, K)), trace.state
+        return terms(trace, copies(x, K), mask.repeat(1, K)), trace.state
     mask = model.check(x, mask)
     ahead = model.look_ahead(x, mask, state)
     state = model.initial(noise.shape[1]) if state is None else state
@@ -63,7 +63,7 @@ def by_segments(
         ) -> tuple[Tensor, ...]:
             u = inputs[layers] if len(inputs) > layers else None
             trace = model.trace(x, mask, inputs[:layers], noise, u)
-            return *trace.state, *terms(trace, copies(x, K), copies(mask, K))
+            return *trace.state, *terms(trace, copies(x, K), mask.repeat(1, K))
 
         inputs = state if ahead is None else (*state, ahead[part])
         outputs = recomputed(segment, list(model.parameters()), inputs)

@@ -14,7 +14,7 @@ from vrnn.likelihoods import Likelihood
 from vrnn.networks import MLP, Gaussian, Linear, State, top
 from vrnn.normaliser import Normaliser
 
-__all__ = ["Frame", "SequenceModel", "Trace", "check_sizes", "choose", "copies", "particles"]
+__all__ = ["Frame", "SequenceModel", "Trace", "check_sizes", "choose"]
 
 Kept = TypeVar("Kept")
 
@@ -270,16 +270,6 @@ class SequenceModel(nn.Module, ABC):
     def parameter_count(self) -> int:
         """Numbers that training changes."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
-
-
-def particles(x: Tensor, noise: Tensor) -> int:
-    """K of noise (T, K * B, Z) for sequences (T, B, D)."""
-    return noise.shape[1] // x.shape[1]
-
-
-def copies(x: Tensor, count: int) -> Tensor:
-    """Shapes: (T, B, *) -> (T, count * B, *), particle-major; x itself where there is but one."""
-    return x if count == 1 else torch.cat([x] * count, dim=1)
 
 
 def choose(key: str, value: str, options: object) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from vrnn.cell import Cell, Unrolled
 from vrnn.latent_model import LatentModel, summarise_future
 from vrnn.likelihoods import Likelihood
-from vrnn.networks import GRU, MLP, Gaussian, GaussianNet, State, top
+from vrnn.networks import GRU, MLP, Gaussian, GaussianNet, State, copies, particles, top
 from vrnn.normaliser import Normaliser
 from vrnn.sequence_model import check_sizes, choose
 
@@ -144,6 +144,8 @@ class SRNN(LatentModel):
 
     def unroll(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
         """Only z is a chain here: d has been computed for all t at once."""
+        K = particles(u, noise)
+        phi_x, u = copies(phi_x, K), copies(u, K)
         cell, d = self.cell, u[..., -self.hidden :]
         z = top(state)[..., self.hidden :]
         h, rows = [], []

@@ -6,7 +6,17 @@ from torch import Tensor
 from vrnn.cell import Cell, Unrolled
 from vrnn.latent_model import LatentModel, summarise_future
 from vrnn.likelihoods import Likelihood
-from vrnn.networks import GRU, MLP, Gaussian, GaussianNet, StandardNormal, State, top
+from vrnn.networks import (
+    GRU,
+    MLP,
+    Gaussian,
+    GaussianNet,
+    StandardNormal,
+    State,
+    copies,
+    particles,
+    top,
+)
 from vrnn.normaliser import Normaliser
 from vrnn.sequence_model import check_sizes, choose
 
@@ -128,8 +138,10 @@ class STORN(LatentModel):
 
     def unroll(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
         """Inference knows no past z, so nothing is left to loop over."""
+        K = particles(u, noise)
         h_0, x_0 = state[0].split([self.hidden, phi_x.shape[-1]], dim=-1)
-        mean, std = self.cell.encoder(u)
+        mean, std = (copies(part, K) for part in self.cell.encoder(u))
+        phi_x = copies(phi_x, K)
         z = mean + std * noise
         before = torch.cat([x_0, phi_x[:-1]])
         h, _ = self.cell.rnn.sequence(torch.cat([before, z], dim=-1), (h_0,))

@@ -2,8 +2,8 @@
 
 A time step is a list of operations (`vrnn.fused`), a `Tape`. Each knows its own derivative: the
 list runs forwards for t = 1..T and backwards for t = T..1, adding to the gradients of what was
-read. A product whose input is known beforehand is formed for all t at once before the loop, and a
-weight's gradient over all T * B rows after it.
+read. What is known beforehand comes in for all t at once, and a weight's gradient is formed over
+all T * B rows after the loop.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vrnn import native
-from vrnn.fused import Bias, Input, Operation, Product, Slot, Start
+from vrnn.fused import Bias, Given, Operation, Slot, Start
 
 __all__ = ["Tape"]
 
@@ -23,7 +23,7 @@ class Tape:
     """The operations of a time step, in order, and the slots they work on.
 
     Args:
-        like: gives B and the device, (*, B, *).
+        like: gives the rows and the device, (*, K * B, *).
         dtype: that of the products.
         steps: T.
         keep: whether to remember all steps, as the backward pass needs, or of outputs only.
@@ -51,32 +51,20 @@ class Tape:
         self.slots.append(Slot(memory.expand(steps, -1, -1)))
         return self.slots[-1]
 
-    def input(self, x: Tensor) -> Slot:
-        """A slot on what is known for all steps, (T, B, N)."""
-        operation = Input(x, self.dtype)
-        self.beforehand.append(operation)
-        self.slots.append(operation.x)
-        return operation.x
-
     def start(self, *operations: Start) -> None:
         self.beforehand.extend(operations)
 
     def add(self, *operations: Operation) -> None:
         self.operations.extend(operations)
 
+    def add_given(self, x: Tensor, y: Slot) -> None:
+        """y_t = x_t: before the loop, where all steps are kept."""
+        (self.beforehand if self.keep else self.operations).append(Given(x, y))
+
     def add_bias(self, b: Tensor, y: Slot) -> None:
         """y_t = b: on a GPU, where every operation costs a launch, before the loop."""
-        if self.keep and self.on_gpu:
-            self.beforehand.append(Bias(b, y.at_once()))
-        else:
-            self.operations.append(Bias(b, y))
-
-    def add_affine(self, weight: Tensor, bias: Tensor, x: Slot, y: Slot) -> None:
-        """y_t = W x_t + b of an input x: before the loop, where all steps are kept."""
-        if self.keep:
-            x, y = x.at_once(), y.at_once()
-        operations = self.beforehand if self.keep else self.operations
-        operations.extend([Bias(bias, y), Product(x, weight, y)])
+        early = self.keep and self.on_gpu
+        (self.beforehand if early else self.operations).append(Bias(b, y))
 
     def play(self) -> tuple[Tensor, ...]:
         """Runs all steps and returns the outputs, differentiable in all that operations got."""
@@ -91,7 +79,7 @@ class Tape:
     def forward(self) -> None:
         with self.own_precision():
             for operation in self.beforehand:
-                operation.forward(0)
+                operation.ahead()
             if self.compiled:
                 return self.run(backward=False)
             for t in range(self.steps):
@@ -111,8 +99,6 @@ class Tape:
                 for t in reversed(range(self.steps)):
                     for operation in reversed(self.operations):
                         operation.backward(t)
-            for operation in reversed(self.beforehand):
-                operation.backward(0)
 
     def own_precision(self) -> torch.autocast:
         """Leaves every data type as the slots have it."""

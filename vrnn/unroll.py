@@ -12,7 +12,7 @@ from vrnn.cell import Cell, Step, Unrolled, VRNNCell
 from vrnn.cell_tape import unroll_fused
 from vrnn.fused import UPDATES
 from vrnn.graphs import NotRecordedError, unroll_graph
-from vrnn.networks import State, top
+from vrnn.networks import State, copies, particles, top
 
 __all__ = ["ENGINES", "unroll_fast", "unroll_native", "unroll_plain", "unroll_split"]
 
@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def unroll_plain(cell: Cell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
-    """Calls `cell.step` T times. Shapes: phi_x (T, B, X), u (T, B, U), noise (T, B, Z)."""
+    """Calls `cell.step` T times.
+
+    Shapes: phi_x (T, B, X), u (T, B, U), state of K * B rows, noise (T, K * B, Z).
+    """
     return repeat(cell.step, phi_x, u, state, noise)
 
 
@@ -36,9 +39,10 @@ def repeat(
     step_of: Callable[..., Step], x: Tensor, u: Tensor, state: State, noise: Tensor
 ) -> Unrolled:
     h, steps = [], []
+    K = particles(x, noise)
     for x_t, u_t, noise_t in zip(x, u, noise, strict=True):
         h.append(top(state))
-        step = step_of(x_t, u_t, state, noise_t)
+        step = step_of(copies(x_t, K), copies(u_t, K), state, noise_t)
         state = step.state
         steps.append(step)
     z, mean, std, phi_z = (torch.stack(parts) for parts in list(zip(*steps, strict=True))[:4])
