@@ -24,13 +24,7 @@ from vrnn.networks import (
     top,
 )
 from vrnn.normaliser import Normaliser
-from vrnn.sequence_model import (
-    Frame,
-    SequenceModel,
-    Trace,
-    check_sizes,
-    choose,
-)
+from vrnn.sequence_model import Frame, SequenceModel, Trace, check_sizes, choose
 from vrnn.unroll import ENGINES
 
 __all__ = ["RNN", "VRNN"]
