@@ -61,7 +61,7 @@ def read_sound(path: Path, rate: int) -> Sound:
     if done < expected:
         raise ValueError(f"{path}: truncated, {done:,} of {expected:,} samples are there")
     if done == 0:
-        raise ValueError(f"{path}: no samples")
+        raise ValueError(f"{path}: no samples; it is empty, or truncated")
     return Sound(np.concatenate(parts), *facts)
 
 

@@ -5,7 +5,7 @@ import torch
 from test_model import generative
 from torch.distributions import Independent, Normal
 
-from vrnn import RNN, bounds
+from vrnn import RNN, VRNN, bounds
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -77,6 +77,14 @@ def test_several_draws_of_a_sequence_are_those_of_as_many_copies(any_model):
         both = (torch.stack(bounds.elbo_terms(t, rows, kept)) for t in (shared, copied))
         torch.testing.assert_close(*both, rtol=1e-13, atol=1e-11)
         states = {"shared": shared.state, "copied": copied.state}
+
+
+def test_every_draw_forecasts_the_future_of_its_sequence(make_model):
+    model = make_model(VRNN, posterior="smoothing", forecast=True)
+    x, noise, mask = torch.randn(7, 2, 3), torch.randn(7, 6, model.z_dim), torch.ones(7, 6) > 0
+    shared, copied = model.trace(x, noise=noise), model.trace(x.repeat(1, 3, 1), noise=noise)
+    ours, theirs = (bounds.forecast(trace, mask) for trace in (shared, copied))
+    torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-11)
 
 
 def test_a_trace_describes_what_it_says(any_model):
