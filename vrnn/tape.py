@@ -58,13 +58,17 @@ class Tape:
         self.operations.extend(operations)
 
     def add_given(self, x: Tensor, y: Slot) -> None:
-        """y_t = x_t: before the loop, where all steps are kept."""
-        (self.beforehand if self.keep else self.operations).append(Given(x, y))
+        """y_t = x_t."""
+        self.early().append(Given(x, y))
 
     def add_bias(self, b: Tensor, y: Slot) -> None:
-        """y_t = b: on a GPU, where every operation costs a launch, before the loop."""
-        early = self.keep and self.on_gpu
-        (self.beforehand if early else self.operations).append(Bias(b, y))
+        """y_t = b."""
+        self.early().append(Bias(b, y))
+
+    def early(self) -> list[Operation]:
+        """Where to write what is known: before the loop on a GPU, where every operation costs a
+        launch; inside it on a CPU, whose cache keeps it."""
+        return self.beforehand if self.keep and self.on_gpu else self.operations
 
     def play(self) -> tuple[Tensor, ...]:
         """Runs all steps and returns the outputs, differentiable in all that operations got."""
