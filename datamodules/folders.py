@@ -25,7 +25,6 @@ LISTS = ("splits.csv", "splits.json")
 
 HELD_BACK = 0.05
 
-
 VERSION = 1
 """Counts in the caches' fingerprints: raise it whenever the same files give other frames."""
 
@@ -121,14 +120,18 @@ class SequenceFolder(SequenceData):
 
     def parse(self, files: Sequence[Path]) -> Ragged:
         """Reads all sequences; a file that cannot be used leaves an empty one that says why by its
-        label "problem"."""
+        label "problem".
+
+        Raises:
+            OSError: if a file cannot be opened; what may be otherwise tomorrow is not cached.
+        """
         items: list[Item] = []
         problems: dict[str, str] = {}
         for path in track(files, f"reading {self.root.name}", transient=True):
             name = path.relative_to(self.root).as_posix()
             try:
                 items += [Item(name, found) for found in type(self).read(path)]
-            except (ValueError, OSError) as error:
+            except ValueError as error:
                 problems[name] = str(error)
         columns, others = self.settle_columns(items)
         problems |= others

@@ -64,14 +64,18 @@ def parse_line(path: Path) -> np.ndarray:
 
 
 def try_lines(paths: list[Path]) -> list[np.ndarray | str]:
-    """Parses several lines; a file that cannot be parsed gives its error message instead."""
+    """Parses several lines; a file that cannot be parsed gives its error message instead.
+
+    Raises:
+        OSError: If a file cannot be opened; what may be otherwise tomorrow is not cached.
+    """
 
     parsed: list[np.ndarray | str] = []
 
     for path in paths:
         try:
             parsed.append(parse_line(path))
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             parsed.append(str(error))
 
     return parsed

@@ -121,13 +121,17 @@ class Unipen(SequenceData):
 
 def parse_part(part: str, files: Sequence[Path], include: Path) -> Ragged:
     """Reads the files of a part; one that cannot be used leaves an empty sequence that says why
-    by its label "problem"."""
+    by its label "problem".
+
+    Raises:
+        OSError: if a file cannot be opened; what may be otherwise tomorrow is not cached.
+    """
     segments: list[Segment] = []
     problems: list[str] = []
     for file in track(files, f"reading UNIPEN {part}", transient=True):
         try:
             segments += read_file(file, include)
-        except (ValueError, OSError) as error:
+        except (ValueError, FileNotFoundError) as error:  # what is included may not be there
             problems.append(str(error))
     names = sorted({segment.writer for segment in segments})
     writers = [f"{part}-{names.index(segment.writer):02d}" for segment in segments]

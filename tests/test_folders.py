@@ -11,7 +11,7 @@ from datamodules.base import SequenceData
 from datamodules.folders import CSVFolder, NPZFolder, Stroke3
 from datamodules.loading import load_data
 from datamodules.pen import points
-from datamodules.sequence_files import Found, read_arrays, read_csv
+from datamodules.sequence_files import read_arrays, read_csv
 from vrnn.checkpoint import load_module
 
 SPLITS = ("train", "val", "test")
@@ -74,39 +74,6 @@ def test_npy_and_npz_files_hold_one_or_many(tmp_path: Path) -> None:
     assert packed == [a.tolist(), b.tolist(), c.tolist()]
     (flat,) = read_arrays(tmp_path / "flat.npy")
     assert flat.x.shape == (len(a), 1) and flat.x.dtype == np.float32
-
-
-def test_files_are_read_once_and_again_when_one_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_csvs(tmp_path)
-    first = opened(CSVFolder(tmp_path))
-    read: list[str] = []
-
-    def reads(path: Path) -> list[Found]:
-        read.append(path.name)
-        return read_csv(path)
-
-    monkeypatch.setattr(CSVFolder, "read", staticmethod(reads))
-    again = opened(CSVFolder(tmp_path))
-    assert read == [] and again.columns == first.columns == ("a", "b")
-    assert keys(again) == keys(first)
-    for key, x in contents(first).items():
-        np.testing.assert_array_equal(contents(again)[key], x)
-
-    (tmp_path / "sub" / "0.csv").write_text("a,b\n1,2\n3,5\n")
-    changed = opened(CSVFolder(tmp_path))
-    assert len(read) == 8 and contents(changed)["sub/0.csv"].tolist() == [[1, 2], [3, 5]]
-
-
-def test_files_that_cannot_be_used_are_named_every_time(tmp_path: Path) -> None:
-    write_csvs(tmp_path)
-    (tmp_path / "sub" / "0.csv").write_text("a,b\n1,two\n")
-    for _ in range(2):
-        with pytest.raises(ValueError, match=r"0.csv, line 2: 'two' is no finite number"):
-            opened(CSVFolder(tmp_path))
-        data = opened(CSVFolder(tmp_path, missing="skip"))
-        assert sum(map(len, data.splits.values())) == 7
 
 
 def test_without_a_list_files_are_held_back_by_a_seed(tmp_path: Path) -> None:

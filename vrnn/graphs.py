@@ -50,8 +50,7 @@ def unroll_graph(
             # The parameters are for autograd: the stretch knows where they are.
             outputs = Replay.apply(stretch, *now, *state, *parameters)  # type: ignore[no-untyped-call]
         else:
-            noise, from_x, from_u = now
-            outputs = write(cell, from_x, from_u, state, noise).play()
+            outputs = write(cell, now[1], now[2], state, now[0]).play()
         parts.append(read(cell, *outputs))
         state = parts[-1].state
     *values, _ = zip(*parts, strict=True)
