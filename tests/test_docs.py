@@ -55,6 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_there_are_pages_and_commands() -> None:
     assert len(PAGES) >= 8 and len(TRAININGS) >= 20 and len(OTHERS) >= 5
+    assert not [line for line in OTHERS if " RUN " in line], "write outputs/<date>/<run>"
 
 
 @pytest.mark.parametrize("line", TRAININGS)
