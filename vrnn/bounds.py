@@ -21,10 +21,12 @@ __all__ = [
     "filtering_bound",
     "forecast",
     "importance_weighted",
+    "log_ratio",
     "log_weights",
     "paper_estimate",
     "resampling_score",
     "split_particles",
+    "untempered_bound",
 ]
 
 
@@ -72,6 +74,18 @@ def forecast(trace: Trace, mask: Tensor) -> Tensor:
     return masked(trace.forecast.log_prob(trace.future), mask)
 
 
+def log_ratio(trace: Trace, mask: Tensor) -> Tensor:
+    r"""The latents' share of a log weight, minus a draw of the KL.
+
+    .. math:: \log p(z_t | x_{<t}, z_{<t}) - \log q(z_t | \cdot)
+
+    Shapes: mask (T, B) -> (T, B), zero on padding and without latent variables.
+    """
+    if trace.posterior is None or trace.prior is None:
+        return trace.z.new_zeros(mask.shape)
+    return masked(trace.prior.log_prob(trace.z) - trace.posterior.log_prob(trace.z), mask)
+
+
 def log_weights(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
     r"""Log importance weight of every step.
 
@@ -81,10 +95,7 @@ def log_weights(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
 
     Shapes: x (T, B, D), mask (T, B) -> (T, B), zero on padding.
     """
-    log_w = trace.likelihood.log_prob(x)
-    if trace.posterior is not None and trace.prior is not None:
-        log_w = log_w + trace.prior.log_prob(trace.z) - trace.posterior.log_prob(trace.z)
-    return masked(log_w, mask)
+    return masked(trace.likelihood.log_prob(x), mask) + log_ratio(trace, mask)
 
 
 def split_particles(log_w: Tensor, particles: int) -> Tensor:
@@ -118,6 +129,22 @@ def filtering_bound(particles: Particles) -> Tensor:
         Filtering Variational Objectives (Maddison et al., 2017), https://arxiv.org/abs/1705.09279
     """
     return evidence(particles).sum(0)
+
+
+def untempered_bound(particles: Particles, kl_weight: float) -> Tensor:
+    r"""The same of a filter whose weights were tempered by beta: a bound again.
+
+    .. math:: \sum_{r < R} \log \frac{1}{K} \sum_k w_{t_r}^k + \log \frac{1}{K} \sum_k w_T^k
+        \prod_{t \le T} \left[ \frac{p(z_t^k | \cdot)}{q(z_t^k | \cdot)} \right]^{1 - \beta}
+
+    where the product goes along the ancestors of particle k. Its exponential is unbiased, and
+    noisier the smaller beta is. Shapes: (T, K, B) -> nats per sequence (B,).
+    """
+    gained, kl = evidence(particles)[:-1], torch.zeros_like(particles.kl[0])
+    for ancestors, kl_t in zip(particles.ancestors[:-1], particles.kl[:-1], strict=True):
+        kl = (kl + kl_t).gather(0, ancestors)
+    owed = (kl_weight - 1) * (kl + particles.kl[-1])
+    return gained.sum(0) + log_mean_exp(particles.log_w[-1] + owed)
 
 
 def resampling_score(particles: Particles) -> Tensor:

@@ -15,7 +15,6 @@ from vrnn.memory import memory_told
 from vrnn.metrics import Scores
 from vrnn.networks import State
 from vrnn.normaliser import Normaliser
-from vrnn.objectives import ELBO
 
 __all__ = ["VRNNModule"]
 
@@ -95,8 +94,7 @@ class VRNNModule(LightningModule):
             "train/kl_per_step": result.kl / steps,
         }
         self.log_dict(per_step, prog_bar=True, batch_size=len(batch.ids))
-        if isinstance(self.objective, ELBO):
-            self.log("train/kl_weight", self.objective.kl_weight(self.global_step))
+        self.log("train/kl_weight", self.objective.kl_weight(self.global_step))
         loss: Tensor = result.loss / self.mean_over_ranks(steps)
         return loss
 

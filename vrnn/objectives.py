@@ -33,7 +33,16 @@ class Loss(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """A lower bound as a loss.
+    """A lower bound as a loss, with an optional warm-up of beta, the weight of the KL.
+
+    Args:
+        kl_start: beta at the first update.
+        kl_steps: updates over which beta rises to 1; 0, as in the paper, for none.
+        kl_schedule: how it rises, "linear" or "cosine" (half a period).
+
+    Raises:
+        ValueError: if `kl_start` is not in [0, 1], `kl_steps` is negative, or the schedule is none
+            of those above.
 
     Attributes:
         name: as in `val/<name>`, by which the best weights are chosen.
@@ -44,6 +53,27 @@ class Objective(nn.Module, ABC):
     name: str
     particles: int = 1
     segments: bool = True
+
+    def __init__(
+        self, kl_start: float = 1.0, kl_steps: int = 0, kl_schedule: str = "linear"
+    ) -> None:
+        super().__init__()
+        if not 0 <= kl_start <= 1:
+            raise ValueError(f"objective.kl_start must be between 0 and 1, not {kl_start}")
+        if kl_steps < 0:
+            raise ValueError(f"objective.kl_steps must not be negative, and is {kl_steps}")
+        choose("objective.kl_schedule", kl_schedule, ("linear", "cosine"))
+
+        self.kl_start, self.kl_steps, self.kl_schedule = kl_start, kl_steps, kl_schedule
+
+    def kl_weight(self, step: int) -> float:
+        """beta at an update, a function of its number alone, so that resumed runs go on."""
+        if step >= self.kl_steps:
+            return 1.0
+        share = step / self.kl_steps
+        if self.kl_schedule == "cosine":
+            share = 0.5 - 0.5 * math.cos(math.pi * share)
+        return self.kl_start + (1.0 - self.kl_start) * share
 
     @abstractmethod
     def forward(
@@ -72,8 +102,7 @@ class Objective(nn.Module, ABC):
 
 
 class ELBO(Objective):
-    r"""The evidence lower bound, with an optional warm-up of the KL's weight, optional free bits
-    and an optional forecast of the future.
+    r"""The evidence lower bound, with optional free bits and an optional forecast of the future.
 
     .. math:: -\sum_{t,b} [\log p(x_t | z_{\le t}, x_{<t}) - \beta \max(\lambda, KL(q_t \|
         prior_t)) + \alpha \log p(b_t | z_t, h_{t-1})]
@@ -81,17 +110,15 @@ class ELBO(Objective):
     All are off by default, as in the paper.
 
     Args:
-        kl_start: beta at the first update.
-        kl_steps: updates over which beta rises to 1.
-        kl_schedule: how it rises, "linear" or "cosine" (half a period).
+        kl_start, kl_steps, kl_schedule: the warm-up, as of `Objective`.
         free_bits: lambda, nats that cost nothing.
         free_bits_per: "step", lambda for every time step, or "dimension", for every latent
             dimension of every time step.
         forecast: alpha, weight of the auxiliary cost of Z-Forcing; needs `model.forecast`.
 
     Raises:
-        ValueError: if a weight or a number of updates is negative, `kl_start` is above 1, or a
-            name is none of those above.
+        ValueError: as of `Objective`; if free bits or a weight are negative, or `free_bits_per` is
+            none of those above.
 
     References:
         Z-Forcing: Training Stochastic Recurrent Networks (Goyal et al., 2017),
@@ -109,28 +136,12 @@ class ELBO(Objective):
         free_bits_per: str = "step",
         forecast: float = 0.0,
     ) -> None:
-        super().__init__()
-        if not 0 <= kl_start <= 1:
-            raise ValueError(f"objective.kl_start must be between 0 and 1, not {kl_start}")
-        if min(kl_steps, free_bits, forecast) < 0:
-            raise ValueError(
-                "objective.kl_steps, objective.free_bits and objective.forecast must not be "
-                "negative"
-            )
-        choose("objective.kl_schedule", kl_schedule, ("linear", "cosine"))
+        super().__init__(kl_start, kl_steps, kl_schedule)
+        if min(free_bits, forecast) < 0:
+            raise ValueError("objective.free_bits and objective.forecast must not be negative")
         choose("objective.free_bits_per", free_bits_per, ("step", "dimension"))
 
-        self.kl_start, self.kl_steps, self.kl_schedule = kl_start, kl_steps, kl_schedule
         self.free_bits, self.free_bits_per, self.forecast = free_bits, free_bits_per, forecast
-
-    def kl_weight(self, step: int) -> float:
-        """beta at an update, a function of its number alone, so that resumed runs go on."""
-        if step >= self.kl_steps:
-            return 1.0
-        share = step / self.kl_steps
-        if self.kl_schedule == "cosine":
-            share = 0.5 - 0.5 * math.cos(math.pi * share)
-        return self.kl_start + (1.0 - self.kl_start) * share
 
     def forward(
         self,
@@ -170,16 +181,29 @@ class ELBO(Objective):
 
 
 class IWAE(Objective):
-    """The importance-weighted bound of K trajectories, `vrnn.bounds.importance_weighted`.
+    r"""The importance-weighted bound of K trajectories, `vrnn.bounds.importance_weighted`.
+
+    .. math:: -\sum_b \log \frac{1}{K} \sum_k \prod_t p(x_t | z_{\le t}^k, x_{<t}) \left[
+        \frac{p(z_t^k | x_{<t}, z_{<t}^k)}{q(z_t^k | \cdot)} \right]^\beta
 
     Args:
         particles: K.
+        kl_start, kl_steps, kl_schedule: the warm-up of beta, as of `Objective`.
+
+    Raises:
+        ValueError: as of `Objective`, or if there are fewer particles than one.
     """
 
     name = "iwae"
 
-    def __init__(self, particles: int = 8) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        particles: int = 8,
+        kl_start: float = 1.0,
+        kl_steps: int = 0,
+        kl_schedule: str = "linear",
+    ) -> None:
+        super().__init__(kl_start, kl_steps, kl_schedule)
         self.particles = check_particles(particles)
 
     def forward(
@@ -191,24 +215,36 @@ class IWAE(Objective):
         step: int,
         state: State | None = None,
     ) -> Loss:
-        K = self.particles
+        K, beta = self.particles, self.kl_weight(step)
         noise = self.noise(model, x, generator)
-        (log_w, kl), state = by_segments(
+        (log_likelihood, log_ratio, kl), state = by_segments(
             self.terms, model, x, mask, noise, model.checkpoint_steps, state
         )
-        bound = bounds.importance_weighted(bounds.split_particles(log_w, K)).sum()
-        return Loss(-bound, bound.detach(), kl.detach().sum() / K, state)
+
+        def bound(log_w: Tensor) -> Tensor:
+            return bounds.importance_weighted(bounds.split_particles(log_w, K)).sum()
+
+        loss = -bound(log_likelihood + beta * log_ratio)
+        true = -loss if beta == 1 else bound(log_likelihood + log_ratio)
+        return Loss(loss, true.detach(), kl.detach().sum() / K, state)
 
     @staticmethod
     def terms(trace: Trace, x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        return bounds.log_weights(trace, x, mask), bounds.elbo_terms(trace, x, mask).kl
+        terms = bounds.elbo_terms(trace, x, mask)
+        return terms.log_likelihood, bounds.log_ratio(trace, mask), terms.kl
 
     def extra_repr(self) -> str:
-        return f"particles={self.particles}"
+        return (
+            f"particles={self.particles}, kl_start={self.kl_start}, kl_steps={self.kl_steps}, "
+            f"kl_schedule={self.kl_schedule}"
+        )
 
 
 class FIVO(Objective):
     """The filtering bound of a particle filter, `vrnn.bounds.filtering_bound`.
+
+    While beta is below 1 the filter's weights are tempered by it, those that particles are chosen
+    by included.
 
     Args:
         particles: K.
@@ -216,10 +252,11 @@ class FIVO(Objective):
         threshold: resample where the effective sample size is below this share of K.
         resampling_gradient: count the choice of ancestors in the gradient, which makes it
             unbiased, and noisier; the paper found it better left out.
+        kl_start, kl_steps, kl_schedule: the warm-up of beta, as of `Objective`.
 
     Raises:
-        ValueError: if there are fewer particles than one, or the gradient is asked of another
-            resampling than multinomial.
+        ValueError: as of `Objective`; if there are fewer particles than one, or the gradient is
+            asked of another resampling than multinomial.
     """
 
     name = "fivo"
@@ -231,8 +268,11 @@ class FIVO(Objective):
         resampling: str = "multinomial",
         threshold: float = 0.5,
         resampling_gradient: bool = False,
+        kl_start: float = 1.0,
+        kl_steps: int = 0,
+        kl_schedule: str = "linear",
     ) -> None:
-        super().__init__()
+        super().__init__(kl_start, kl_steps, kl_schedule)
         check_filter(resampling, threshold)
         if resampling_gradient and resampling != "multinomial":
             raise ValueError(
@@ -262,24 +302,29 @@ class FIVO(Objective):
                 "objective=fivo remembers all steps: model.checkpoint_steps is for objective=elbo "
                 "and objective=iwae"
             )
+        beta = self.kl_weight(step)
         noise = self.noise(model, x, generator)
         shape = (len(x), self.particles, x.shape[1])
         uniform = torch.rand(shape, generator=generator, device=x.device)
         particles = particle_filter(
-            model, x, mask, noise, uniform, self.resampling, self.threshold, state
+            model, x, mask, noise, uniform, self.resampling, self.threshold, state, beta
         )
         bound = bounds.filtering_bound(particles).sum()
         loss = -bound
         if self.resampling_gradient:
             score = bounds.resampling_score(particles).sum()
             loss = loss - (score - score.detach())
+        if beta < 1:
+            with torch.no_grad():
+                bound = bounds.untempered_bound(particles, beta).sum()
         kl = particles.kl.detach().sum() / self.particles
         return Loss(loss, bound.detach(), kl, particles.state)
 
     def extra_repr(self) -> str:
         return (
             f"particles={self.particles}, resampling={self.resampling}, "
-            f"threshold={self.threshold}, resampling_gradient={self.resampling_gradient}"
+            f"threshold={self.threshold}, resampling_gradient={self.resampling_gradient}, "
+            f"kl_start={self.kl_start}, kl_steps={self.kl_steps}, kl_schedule={self.kl_schedule}"
         )
 
 

@@ -19,7 +19,7 @@ class Particles(NamedTuple):
 
     log_w: Tensor
     """(T, K, B), log of the weight gathered since the last resampling, that of step t included:
-    the sum of log p(x_t | ...) + log p(z_t | ...) - log q(z_t | ...)."""
+    the sum of log p(x_t | ...) + beta (log p(z_t | ...) - log q(z_t | ...))."""
     ancestors: Tensor
     """(T, K, B) int64, which particle each one goes on from after step t; itself where nothing
     was resampled."""
@@ -41,12 +41,13 @@ def particle_filter(
     resampling: str = "multinomial",
     threshold: float = 0.5,
     state: State | None = None,
+    kl_weight: float = 1.0,
 ) -> Particles:
     r"""Proposes z_t from the posterior, weighs it, and resamples where few particles carry the
     weight.
 
-    .. math:: w_t^k = w_{t-1}^k \frac{p(x_t | z_{\le t}^k, x_{<t}) p(z_t^k | x_{<t}, z_{<t}^k)}
-        {q(z_t^k | \cdot)}
+    .. math:: w_t^k = w_{t-1}^k \, p(x_t | z_{\le t}^k, x_{<t}) \left[ \frac{p(z_t^k | x_{<t},
+        z_{<t}^k)}{q(z_t^k | \cdot)} \right]^\beta
 
     Args:
         x: standardised frames, (T, B, D).
@@ -57,6 +58,7 @@ def particle_filter(
         resampling: "multinomial", "systematic" or "never".
         threshold: resample where the effective sample size is below this share of K.
         state: where the recurrence starts, K * B rows; None for h_0 = 0.
+        kl_weight: beta, 1 but in the warm-up of a training.
 
     Raises:
         ValueError: as of `check_filter`.
@@ -82,7 +84,7 @@ def particle_filter(
         likelihood = model.likelihood(model.decode_features(step.phi_z, h))
         kl = gaussian(step.mean, step.std).log_prob(step.z)
         kl = kl - gaussian(*model.cell.prior(h)).log_prob(step.z)
-        log_alpha = likelihood.log_prob(x[t].repeat(K, 1)) - kl
+        log_alpha = likelihood.log_prob(x[t].repeat(K, 1)) - kl_weight * kl
         log_w = log_w + torch.where(mask[t], log_alpha.unflatten(0, (K, B)), 0.0)
 
         last = t == T - 1
