@@ -71,6 +71,36 @@ def test_so_are_those_of_every_network(kind, options, prime, make_model, monkeyp
     assert_same(both_ways(model, monkeypatch, prime=torch.randn(prime, 3, 3)))
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("kind", "options"), NETWORKS)
+def test_and_those_of_a_machine_without_a_compiler(kind, options, make_model, monkeypatch):
+    monkeypatch.setattr("vrnn.native.library", lambda: None)
+    model = make_model(kind, PenMixture(components=3), **options)
+    assert_same(both_ways(model, monkeypatch))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("batch", [1, 5])
+def test_two_threads_share_the_columns_of_wide_layers(batch, make_model, monkeypatch):
+    model = make_model(VRNN, hidden=400, spread=0.02)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert_same(both_ways(model, monkeypatch, batch, steps=4))
+
+
+@pytest.mark.usefixtures("float64")
+def test_streams_side_by_side_and_their_first_state_are_left_alone(make_model):
+    model = make_model(VRNN)
+    state = tuple(torch.randn_like(s) for s in model.initial(2))
+    before = [s.clone() for s in state]
+    noise = torch.randn(2, 6, 2, model.z_dim)
+    alone = [[f.params for f in model.frames(state, iter(n), 0.0)] for n in noise]
+    together = zip(*(model.frames(state, iter(n), 0.0) for n in noise), strict=True)
+    for t, frames in enumerate(together):
+        for frame, own in zip(frames, alone, strict=True):
+            torch.testing.assert_close(frame.params, own[t], rtol=0, atol=0)
+    torch.testing.assert_close(state, tuple(before), rtol=0, atol=0)
+
+
 def test_in_single_precision_too(make_model, monkeypatch):
     model = make_model(VRNN, GaussianMixture(3), spread=0.1)
     for fast, plain in both_ways(model, monkeypatch, batch=1):

@@ -70,7 +70,7 @@ def cuda(monkeypatch):
     monkeypatch.setattr(graphs, "STEPS", 3)
     monkeypatch.setattr(Tape, "on_gpu", True)
     # The compiled loop does not go through torch's dispatcher, which is what is recorded here.
-    monkeypatch.setattr("vrnn.native.RUNNERS", {})
+    monkeypatch.setattr("vrnn.native.TYPES", {})
 
 
 def make_inputs(cell, steps, u=X, batch=3):

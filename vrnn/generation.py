@@ -1,8 +1,9 @@
 """Frames from a VRNN or RNN, one after the other, with little besides the products.
 
-A step is some 50 small operations, so that for narrow batches the time goes into calling them:
-here weights are matrices at hand, what reads h is one product, and no `Distribution` is built.
-`SequenceModel.frames` is the specification.
+A step is some 50 small operations, so that for narrow batches the time goes into calling them.
+Here they are two tapes (`vrnn.tape`), one up to the parameters of the frame's distribution and one
+from the drawn frame on: on a CPU two calls of compiled code. `SequenceModel.frames` is the
+specification.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,22 +12,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vrnn.fused import Product, ReLU, Sample, Slot
 from vrnn.likelihoods import Likelihood
+from vrnn.network_tape import dense, from_state, mlp, to_state
 from vrnn.networks import (
     MLP,
     Gaussian,
     GaussianNet,
     Recurrence,
+    StandardNormal,
     State,
-    at_least_float32,
+    dense_layers,
     positive,
 )
 from vrnn.sequence_model import Frame
+from vrnn.tape import Tape
 
 __all__ = ["Networks", "fast_frames"]
-
-Dense = tuple[Tensor, Tensor]
-"""Bias (N,) and transposed weight (M, N), as `torch.addmm` reads them the fastest."""
 
 
 class Networks(NamedTuple):
@@ -45,74 +47,91 @@ class Networks(NamedTuple):
 def fast_frames(
     model: Networks, state: State, noise: Iterator[Tensor], temperature: float
 ) -> Iterator[Frame]:
-    """As `SequenceModel.frames`, with the weights as they are when the first frame is drawn."""
-    rnn, draw, centred = model.rnn, model.likelihood.draw, model.centred
-    net = model.prior if isinstance(model.prior, GaussianNet) else None
-    prior = [] if net is None else dense(*net.hidden, net.out)
-    phi_x, phi_z = dense(*model.phi_x), dense(*(model.phi_z or ()))
-    (decoder_bias, first), *decoder = dense(*model.decoder, model.out)
-    decoder_z, decoder_h = first.split([len(first) - rnn.hidden, rnn.hidden])
-    inputs = [packed(w, b) for w, b in zip(rnn.input_weights, rnn.biases, strict=True)]
-    *hiddens, top = [packed(w, torch.zeros_like(w[:, 0])) for w in rnn.hidden_weights]
+    """As `SequenceModel.frames`. The weights have to stay as they are while it runs."""
+    with torch.no_grad():
+        step = Step(model, state)
+    for noise_t in noise:
+        params = step.draw(noise_t)
+        with torch.inference_mode():  # Spares autograd's bookkeeping.
+            x = model.likelihood.draw(params, temperature)
+        step.x.copy_(model.centred(x))
+        yield Frame(x.clone(), step.z.clone(), step.density(), params.clone(), model.likelihood)
+        step.advance()
 
-    # All that reads h of the top layer stands side by side.
-    readers = [top, (decoder_bias, decoder_h), *prior[:1]]
-    bias, weight = (torch.cat(parts, dim=-1) for parts in zip(*readers, strict=True))
-    widths = [len(b) for b, _ in readers]
-    layers = [tuple(s[layer] for s in state) for layer in range(rnn.layers)]
 
-    density: Gaussian | None = None
-    for z in noise:
-        # Also spares autograd's bookkeeping; what leaves the loop is cloned, as other tensors are.
-        with torch.inference_mode():
-            uh, hidden, *seen = torch.addmm(bias, layers[-1][0], weight).split(widths, dim=-1)
-            if net is not None:
-                mean, a = chain(seen[0], prior[1:]).chunk(2, dim=-1)
-                density = at_least_float32(mean), positive(a)
-                z = torch.addcmul(*density, z)
-            elif model.prior is not None:
-                density = torch.zeros_like(z), torch.ones_like(z)
-            features = rectified(z, phi_z)
-            if phi_z:
-                hidden = torch.addmm(hidden, features, decoder_z)
-            params = chain(hidden, decoder)
-            x = draw(params, temperature)
-        yield Frame(
-            x.clone(),
-            z.clone(),
-            density and (density[0].clone(), density[1].clone()),
-            params.clone(),
-            model.likelihood,
+class Step:
+    """A step of generation in two halves, on memory of its own.
+
+    Args:
+        state: that before the first step.
+
+    Attributes:
+        z: (B, Z).
+        x: (B, D), to be set to what `phi_x` reads of the drawn frame before `advance` is called.
+    """
+
+    def __init__(self, model: Networks, state: State) -> None:
+        rnn, net = model.rnn, model.prior if isinstance(model.prior, GaussianNet) else None
+        first, *decoder = dense_layers(model.decoder)
+        prior = dense_layers(net.hidden) if net else []
+        phi_x, phi_z = (dense_layers(part) if part else [] for part in (model.phi_x, model.phi_z))
+        X, features = phi_x[-1].out_features, first.in_features - rnn.hidden
+
+        like = state[0][-1:]
+        drawing, advancing = (Tape(like, like.dtype, steps=1, keep=False) for _ in range(2))
+        # All that reads h of the top layer stands side by side.
+        readers = [first, *prior[:1]]
+        layers = from_state(
+            drawing,
+            rnn,
+            state,
+            rnn.biases[0],
+            torch.cat([layer.bias for layer in readers]),
+            torch.cat([layer.weight[:, -rnn.hidden :] for layer in readers]),
+            output=False,
         )
+        beside = layers[-1][0][..., 4 * rnn.hidden :]
+        hidden, hidden_prior = beside[..., : len(first.bias)], beside[..., len(first.bias) :]
 
-        with torch.inference_mode():
-            below = rectified(centred(x), phi_x)
-            if phi_z:
-                below = torch.cat([below, features], dim=-1)
-            uhs = [torch.addmm(b, own[0], w) for own, (b, w) in zip(layers, hiddens, strict=False)]
-            for layer, (b, w) in enumerate(inputs):
-                wx = torch.addmm(b, below, w)
-                layers[layer] = rnn.update(wx, [*uhs, uh][layer], layers[layer])
-                below = layers[layer][0]
+        self.noise = like.new_empty(1, like.shape[1], latents(model.prior))
+        self.out: Slot | None = None
+        z = Slot(self.noise)
+        if net is not None:
+            drawing.add(ReLU(hidden_prior))
+            hidden_prior = mlp(drawing, hidden_prior, prior[1:])
+            self.out = dense(drawing, hidden_prior, net.out.weight, net.out.bias)
+            z = drawing.slot(self.noise.shape[-1])
+            drawing.add(Sample(self.out, self.noise, z))
+        inputs = drawing.slot(X + features)
+        if phi_z:
+            phi = mlp(drawing, z, phi_z, inputs[..., X:])
+            drawing.add(Product(phi, first.weight[:, :features], hidden))
+        drawing.add(ReLU(hidden))
+        params = dense(drawing, mlp(drawing, hidden, decoder), model.out.weight, model.out.bias)
+
+        x = advancing.slot(phi_x[0].in_features)
+        mlp(advancing, x, phi_x, inputs[..., :X])
+        to_state(advancing, rnn, layers, inputs, rnn.input_weights[0])
+
+        self.has_prior = model.prior is not None
+        self.play, self.advance = drawing.player(), advancing.player()
+        self.x, self.z, self.params = x.at[0], z.at[0], params.at[0]
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """Draws z_t, and returns the decoder's outputs (B, P), valid until the next step."""
+        self.noise.copy_(noise)
+        self.play()
+        return self.params
+
+    def density(self) -> Gaussian | None:
+        """Mean and standard deviation of the prior."""
+        if self.out is not None:
+            mean, a = self.out.at[0].chunk(2, dim=-1)
+            return mean.clone(), positive(a)
+        return (torch.zeros_like(self.z), torch.ones_like(self.z)) if self.has_prior else None
 
 
-def packed(weight: Tensor, bias: Tensor) -> Dense:
-    return bias.detach(), weight.detach().t().contiguous()
-
-
-def dense(*layers: nn.Module) -> list[Dense]:
-    return [packed(each.weight, each.bias) for each in layers if isinstance(each, nn.Linear)]
-
-
-def rectified(x: Tensor, layers: list[Dense]) -> Tensor:
-    """As `MLP`."""
-    for bias, weight in layers:
-        x = torch.addmm(bias, x, weight).relu_()
-    return x
-
-
-def chain(x: Tensor, layers: list[Dense]) -> Tensor:
-    """What stands behind the pre-activations x, whose own are not rectified at the end."""
-    for bias, weight in layers:
-        x = torch.addmm(bias, x.relu_(), weight)
-    return x
+def latents(prior: nn.Module | None) -> int:
+    if isinstance(prior, GaussianNet):
+        return prior.out.out_features // 2
+    return prior.outputs if isinstance(prior, StandardNormal) else 0

@@ -1,5 +1,5 @@
 // The time loop of vrnn/fused.py without Python in between: the same operations on the same slots.
-// vrnn/native.py compiles it, lays out the structs and calls `run_float` or `run_double`.
+// vrnn/native.py compiles it, lays out the structs and calls the functions at the end.
 
 #include <ATen/cpu/vec/vec.h>
 
@@ -270,58 +270,75 @@ void backward(const Operation<S>& op, const Packed<S>* weight, int64_t t, const 
 constexpr int64_t SHARED_BYTES = 4 << 20;
 
 template <class S>
-void run(const Operation<S>* ops, int64_t count, int64_t steps, int64_t rows, int64_t threads,
-         bool back) {
-  std::vector<std::unique_ptr<Packed<S>>> packed(count);
+struct Program {
+  const std::vector<Operation<S>> ops;
+  const int64_t rows;
+  const bool back;
+  std::vector<std::unique_ptr<Packed<S>>> packed;
   int64_t bytes = 0;
-  for (int64_t k = 0; k < count; k++)
-    if (ops[k].kind == PRODUCT) {
-      const auto& [x, y, _] = ops[k].slots;
-      packed[k] = std::make_unique<Packed<S>>(back ? x.width : y.width, back ? y.width : x.width);
-      bytes += x.width * y.width * sizeof(S);
-    }
-  const bool by_columns = bytes > SHARED_BYTES;
-  if (!by_columns) threads = std::clamp<int64_t>(rows / ROWS, 1, threads);
+  bool filled = false;
 
-#pragma omp parallel num_threads(threads)
-  {
-    int64_t thread = 0, team = 1;
-#ifdef _OPENMP
-    thread = omp_get_thread_num(), team = omp_get_num_threads();
-#endif
+  Program(const Operation<S>* first, int64_t count, int64_t rows, bool back)
+      : ops(first, first + count), rows(rows), back(back), packed(count) {
     for (int64_t k = 0; k < count; k++)
-      if (packed[k]) {
-        const auto& op = ops[k];
-        for (int64_t p = thread; p < packed[k]->panels(); p += team)
-          packed[k]->fill(p, op.weight, back ? op.weight_column : op.weight_row,
-                          back ? op.weight_row : op.weight_column);
-      }
-#pragma omp barrier
-    const Share share = by_columns
-                            ? Share{0, rows, thread, team}
-                            : Share{rows * thread / team, rows * (thread + 1) / team, 0, 1};
-    for (int64_t step = 0; step < steps; step++)
-      for (int64_t j = 0; j < count; j++) {
-        const int64_t k = back ? count - 1 - j : j;
-        if (back)
-          backward(ops[k], packed[k].get(), steps - 1 - step, share);
-        else
-          forward(ops[k], packed[k].get(), step, share);
-        if (by_columns) {
-#pragma omp barrier
-        }
+      if (ops[k].kind == PRODUCT) {
+        const auto& [x, y, _] = ops[k].slots;
+        packed[k] = std::make_unique<Packed<S>>(back ? x.width : y.width, back ? y.width : x.width);
+        bytes += x.width * y.width * sizeof(S);
       }
   }
-}
+
+  // With the weights as they are at the first call.
+  void run(int64_t steps, int64_t threads) {
+    const int64_t count = ops.size();
+    const bool by_columns = bytes > SHARED_BYTES;
+    if (!by_columns) threads = std::clamp<int64_t>(rows / ROWS, 1, threads);
+
+#pragma omp parallel num_threads(threads)
+    {
+      int64_t thread = 0, team = 1;
+#ifdef _OPENMP
+      thread = omp_get_thread_num(), team = omp_get_num_threads();
+#endif
+      if (!filled) {
+        for (int64_t k = 0; k < count; k++)
+          if (packed[k]) {
+            const auto& op = ops[k];
+            for (int64_t p = thread; p < packed[k]->panels(); p += team)
+              packed[k]->fill(p, op.weight, back ? op.weight_column : op.weight_row,
+                              back ? op.weight_row : op.weight_column);
+          }
+#pragma omp barrier
+      }
+      const Share share = by_columns
+                              ? Share{0, rows, thread, team}
+                              : Share{rows * thread / team, rows * (thread + 1) / team, 0, 1};
+      for (int64_t step = 0; step < steps; step++)
+        for (int64_t j = 0; j < count; j++) {
+          const int64_t k = back ? count - 1 - j : j;
+          if (back)
+            backward(ops[k], packed[k].get(), steps - 1 - step, share);
+          else
+            forward(ops[k], packed[k].get(), step, share);
+          if (by_columns) {
+#pragma omp barrier
+          }
+        }
+    }
+    filled = true;
+  }
+};
 
 }  // namespace
 
-extern "C" void run_float(const Operation<float>* ops, int64_t count, int64_t steps, int64_t rows,
-                          int64_t threads, bool back) {
-  run(ops, count, steps, rows, threads, back);
-}
+#define FUNCTIONS(S)                                                                            \
+  extern "C" void* program_##S(const Operation<S>* ops, int64_t count, int64_t rows, bool back) { \
+    return new Program<S>(ops, count, rows, back);                                              \
+  }                                                                                             \
+  extern "C" void run_##S(void* program, int64_t steps, int64_t threads) {                      \
+    static_cast<Program<S>*>(program)->run(steps, threads);                                     \
+  }                                                                                             \
+  extern "C" void free_##S(void* program) { delete static_cast<Program<S>*>(program); }
 
-extern "C" void run_double(const Operation<double>* ops, int64_t count, int64_t steps,
-                           int64_t rows, int64_t threads, bool back) {
-  run(ops, count, steps, rows, threads, back);
-}
+FUNCTIONS(float)
+FUNCTIONS(double)

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["Operation", "Slot", "library", "run"]
+__all__ = ["Operation", "Program", "Slot", "library", "serves"]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ FEATURES = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
     "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
 }
-RUNNERS = {torch.float32: "run_float", torch.float64: "run_double"}
+TYPES = {torch.float32: "float", torch.float64: "double"}
 
 
 class Slot(ctypes.Structure):
@@ -63,13 +63,35 @@ class Operation(ctypes.Structure):
     ]
 
 
-def run(
-    dtype: torch.dtype, operations: Sequence[Operation], steps: int, rows: int, backward: bool
-) -> None:
-    """Runs T steps of the operations, or their derivatives from the last step to the first."""
-    runner = getattr(library(), RUNNERS[dtype])
-    array = (Operation * len(operations))(*operations)
-    runner(array, len(operations), steps, rows, torch.get_num_threads(), backward)
+class Program:
+    """The operations of a time step, or their derivatives, with weights laid out at the first run.
+
+    Args:
+        dtype: of all slots and weights, which have to outlive the program.
+        rows: K * B.
+        backward: run the derivatives, from the last step to the first.
+    """
+
+    def __init__(
+        self, dtype: torch.dtype, operations: Sequence[Operation], rows: int, backward: bool
+    ) -> None:
+        make, self.runner, self.free = (
+            getattr(library(), f"{name}_{TYPES[dtype]}") for name in ("program", "run", "free")
+        )
+        array = (Operation * len(operations))(*operations)
+        self.address = make(array, len(operations), rows, backward)
+
+    def run(self, steps: int) -> None:
+        """Runs T steps."""
+        self.runner(self.address, steps, torch.get_num_threads())
+
+    def __del__(self) -> None:
+        self.free(self.address)
+
+
+def serves(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether programs can be made for tensors of this kind, here."""
+    return device.type == "cpu" and dtype in TYPES and library() is not None
 
 
 @cache
@@ -80,10 +102,12 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("The loop over time runs in Python, which takes longer: %s", reason(error))
         return None
-    for name in RUNNERS.values():
-        integers = [ctypes.c_int64] * 4
-        getattr(built, name).argtypes = [ctypes.POINTER(Operation), *integers, ctypes.c_bool]
-        getattr(built, name).restype = None
+    number, address = ctypes.c_int64, ctypes.c_void_p
+    for name in TYPES.values():
+        make, runner, free = (getattr(built, f"{do}_{name}") for do in ("program", "run", "free"))
+        make.argtypes = [ctypes.POINTER(Operation), number, number, ctypes.c_bool]
+        runner.argtypes, free.argtypes = [address, number, number], [address]
+        make.restype, runner.restype, free.restype = address, None, None
     return built
 
 

@@ -6,7 +6,7 @@ read. What is known beforehand comes in for all t at once, and a weight's gradie
 all T * B rows after the loop.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -58,17 +58,23 @@ class Tape:
         self.operations.extend(operations)
 
     def add_given(self, x: Tensor, y: Slot) -> None:
-        """y_t = x_t."""
-        self.early().append(Given(x, y))
-
-    def add_bias(self, b: Tensor, y: Slot) -> None:
-        """y_t = b."""
-        self.early().append(Bias(b, y))
+        """y_t = x_t, or x where it is the same at all steps. Shapes: (T, B, N) or (N,)."""
+        self.early().append(Bias(x, y) if x.ndim == 1 else Given(x, y))
 
     def early(self) -> list[Operation]:
         """Where to write what is known: before the loop on a GPU, where every operation costs a
         launch; inside it on a CPU, whose cache keeps it."""
         return self.beforehand if self.keep and self.on_gpu else self.operations
+
+    def player(self) -> Callable[[], None]:
+        """What plays the steps again with every call, from the state that the last call left.
+
+        Without gradient, and with the weights as they are now.
+        """
+        if not self.compiled:
+            return self.forward
+        program = self.program(backward=False)
+        return lambda: program.run(self.steps)
 
     def play(self) -> tuple[Tensor, ...]:
         """Runs all steps and returns the outputs, differentiable in all that operations got."""
@@ -85,7 +91,7 @@ class Tape:
             for operation in self.beforehand:
                 operation.ahead()
             if self.compiled:
-                return self.run(backward=False)
+                return self.program(backward=False).run(self.steps)
             for t in range(self.steps):
                 for operation in self.operations:
                     operation.forward(t)
@@ -98,7 +104,7 @@ class Tape:
             slot.grads.copy_(grad)
         with self.own_precision():
             if self.compiled:
-                self.run(backward=True)
+                self.program(backward=True).run(self.steps)
             else:
                 for t in reversed(range(self.steps)):
                     for operation in reversed(self.operations):
@@ -115,13 +121,12 @@ class Tape:
     @property
     def compiled(self) -> bool:
         kinds = {slot.values.dtype for slot in self.slots}
-        served = self.like.device.type == "cpu" and kinds == {self.dtype} <= set(native.RUNNERS)
-        return served and native.library() is not None
+        return kinds == {self.dtype} and native.serves(self.like.device, self.dtype)
 
-    def run(self, backward: bool) -> None:
-        """Runs the loop in `loop.cpp`."""
+    def program(self, backward: bool) -> native.Program:
+        """The operations in `loop.cpp`."""
         rows = [operation.native() for operation in self.operations]
-        native.run(self.dtype, rows, self.steps, self.like.shape[-2], backward)
+        return native.Program(self.dtype, rows, self.like.shape[-2], backward)
 
 
 class Loop(torch.autograd.Function):

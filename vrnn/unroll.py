@@ -75,7 +75,7 @@ def unroll_native(
         ValueError: where the loop cannot be compiled or does not serve the device or precision.
     """
     reason = reason_against("cpu", cell, phi_x)
-    if reason is None and phi_x.dtype not in native.RUNNERS:
+    if reason is None and phi_x.dtype not in native.TYPES:
         reason = f"it does not compute in {str(phi_x.dtype).removeprefix('torch.')}"
     if reason is None and native.library() is None:
         reason = "it could not be compiled, for the reason logged above"
