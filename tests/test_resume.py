@@ -25,7 +25,12 @@ from callbacks.checkpoints import DurableFiles, LastCheckpoint
 from vrnn.checkpoint import CheckpointError, find_last, previous, read
 
 SCHEDULE = ["optim=adam_cosine", "optim.steps=12", "objective.kl_start=0.1", "test=false"]
-SCHEDULE += ["objective.kl_steps=9", "untrained=false", "callbacks.last.minutes=0"]
+SCHEDULE += [
+    "objective.kl_steps=9",
+    "untrained=false",
+    "callbacks.last.minutes=0",
+    "model.dropout=0.2",
+]
 
 SHAPES = {
     "epochs": ["trainer.max_epochs=3", "trainer.limit_train_batches=null"],

@@ -119,6 +119,7 @@ class DMM(LatentModel):
         likelihood: output distribution over a frame.
         mlp_layers: hidden layers of transition, decoder and feature map.
         phi_x_dim, prior_dim, decoder_dim: their widths, prior_dim that of the transition.
+        dropout: in training, of the decoder (`vrnn.sequence_model.SequenceModel`).
         checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
         normaliser: standardises raw frames; None leaves them as they are.
 
@@ -137,6 +138,7 @@ class DMM(LatentModel):
         phi_x_dim: int = 64,
         prior_dim: int = 64,
         decoder_dim: int = 64,
+        dropout: float = 0.0,
         checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
@@ -149,6 +151,7 @@ class DMM(LatentModel):
             decoder=MLP(z_dim, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
             checkpoint_steps=checkpoint_steps,
+            dropout=dropout,
         )
 
         self.z_dim, self.hidden = z_dim, hidden
@@ -164,5 +167,4 @@ class DMM(LatentModel):
         return phi_x, summarise_future(self.backward_rnn, phi_x, mask)
 
     def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:
-        params: Tensor = self.out(self.decoder(phi_z))
-        return params
+        return self.params(phi_z)

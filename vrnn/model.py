@@ -52,6 +52,8 @@ class VRNN(LatentModel):
         phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
         engine: which implementation of the loop over time, "fast" (the best there is), "native" or
             "graph" (the compiled one, or that on a GPU, or an error), or "plain" (`vrnn.unroll`).
+        dropout: share of what the decoder reads, and of its last layer's units, that training
+            leaves out; the recurrence and the latents see all.
         checkpoint_steps: train on segments of so many steps, one after the other, to save memory
             (`vrnn.segments`); about sqrt(T) saves the most.
         normaliser: standardises raw frames; None leaves them as they are.
@@ -80,6 +82,7 @@ class VRNN(LatentModel):
         decoder_dim: int = 64,
         forecast: bool = False,
         engine: str = "fast",
+        dropout: float = 0.0,
         checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
@@ -100,6 +103,7 @@ class VRNN(LatentModel):
             decoder=MLP((phi_z_dim, hidden), decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
             checkpoint_steps=checkpoint_steps,
+            dropout=dropout,
         )
 
         self.z_dim, self.hidden = z_dim, hidden
@@ -149,7 +153,8 @@ class VRNN(LatentModel):
     def frames(
         self, state: State, noise: Iterator[Tensor], temperature: float = 1.0
     ) -> Iterator[Frame]:
-        if self.engine == "plain" or torch.is_autocast_enabled(state[0].device.type):
+        mixed = torch.is_autocast_enabled(state[0].device.type)
+        if self.engine == "plain" or mixed or self.drops_out:
             return super().frames(state, noise, temperature)
         networks = Networks(
             self.normaliser.centred,
@@ -164,8 +169,7 @@ class VRNN(LatentModel):
         return fast_frames(networks, state, noise, temperature)
 
     def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:
-        params: Tensor = self.out(self.decoder(torch.cat([phi_z, h], dim=-1)))
-        return params
+        return self.params(torch.cat([phi_z, h], dim=-1))
 
 
 class RNN(SequenceModel):
@@ -188,6 +192,7 @@ class RNN(SequenceModel):
         mlp_layers: int = 1,
         phi_x_dim: int = 64,
         decoder_dim: int = 64,
+        dropout: float = 0.0,
         checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
@@ -201,6 +206,7 @@ class RNN(SequenceModel):
             decoder=MLP(hidden, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
             checkpoint_steps=checkpoint_steps,
+            dropout=dropout,
         )
 
         self.hidden = hidden
@@ -233,7 +239,7 @@ class RNN(SequenceModel):
     def frames(
         self, state: State, noise: Iterator[Tensor], temperature: float = 1.0
     ) -> Iterator[Frame]:
-        if torch.is_autocast_enabled(state[0].device.type):
+        if torch.is_autocast_enabled(state[0].device.type) or self.drops_out:
             return super().frames(state, noise, temperature)
         networks = Networks(
             self.normaliser.centred, self.phi_x, self.decoder, self.out, self.likelihood, self.rnn
@@ -241,8 +247,7 @@ class RNN(SequenceModel):
         return fast_frames(networks, state, noise, temperature)
 
     def decode(self, z: Tensor, h: Tensor) -> Tensor:
-        params: Tensor = self.out(self.decoder(h))
-        return params
+        return self.params(h)
 
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
         return self.rnn.step(self.features(x), state)

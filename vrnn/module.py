@@ -1,6 +1,7 @@
 """The LightningModule: when to compute which loss and scores. No density is computed here."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class VRNNModule(LightningModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         self.shape = batch.x.shape
-        with self.memory_told():
+        with self.memory_told(), self.dropout_seeded(batch_idx):
             result = self.objective(
                 self.model,
                 batch.x,
@@ -135,8 +136,22 @@ class VRNNModule(LightningModule):
         self.log_dict(figures)
 
     def training_rng(self, batch_idx: int) -> torch.Generator:
-        key = np.random.SeedSequence([self.seed, self.global_rank, self.global_step, batch_idx])
-        return torch.Generator(self.device).manual_seed(int(key.generate_state(1)[0]))
+        return torch.Generator(self.device).manual_seed(self.training_seed(batch_idx, 0))
+
+    @contextmanager
+    def dropout_seeded(self, batch_idx: int) -> Iterator[None]:
+        """Dropout draws from torch's global random state: makes that a function of the update, as
+        all other noise is, so that a resumed run goes on as it would have."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices, enabled=self.model.drops_out):
+            if self.model.drops_out:
+                torch.manual_seed(self.training_seed(batch_idx, 1))
+            yield
+
+    def training_seed(self, batch_idx: int, use: int) -> int:
+        """A number for each update, rank, batch and use of random numbers."""
+        key = [self.seed, self.global_rank, self.global_step, batch_idx]
+        return int(np.random.SeedSequence(key).generate_state(use + 1)[use])
 
     def initial_state(self, batch: SequenceBatch) -> State | None:
         """Where the batch's rows start: where they ended in the batch before, or at h_0 = 0."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import get_device_states, set_device_states
 
 from vrnn.networks import State, copies, particles
 from vrnn.sequence_model import SequenceModel, Trace
@@ -100,6 +101,8 @@ class Recomputed(torch.autograd.Function):
             kind, torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind)
         )
         ctx.save_for_backward(*tensors)
+        # What dropout leaves out the second time is what it left out the first time.
+        ctx.random, ctx.random_of = torch.get_rng_state(), get_device_states(*tensors)
         return function(*tensors[:count])
 
     @staticmethod
@@ -110,7 +113,10 @@ class Recomputed(torch.autograd.Function):
             x.detach().requires_grad_(need)
             for x, need in zip(tensors[: ctx.count], ctx.needs_input_grad[2:], strict=False)
         ]
-        with torch.enable_grad(), ctx.autocast:
+        devices, states = ctx.random_of
+        with torch.enable_grad(), ctx.autocast, torch.random.fork_rng(devices):
+            torch.set_rng_state(ctx.random)
+            set_device_states(devices, states)
             outputs = ctx.function(*inputs)
         pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if y.requires_grad]
         leaves = [*inputs, *tensors[ctx.count :]]

@@ -74,9 +74,12 @@ class SequenceModel(nn.Module, ABC):
         phi_x: features of a frame, (*, D) -> (*, X).
         decoder: hidden layers of the decoder, whose outputs are (*, decoder_dim).
         decoder_dim: width of its last layer.
+        dropout: share of what the decoder reads, and of its last layer's units, that training
+            leaves out.
 
     Raises:
-        ValueError: if the likelihood describes frames of another size.
+        ValueError: if the likelihood describes frames of another size, or `dropout` is not a share
+            below 1.
 
     Attributes:
         z_dim: Z, latent dimensions; 0 without any.
@@ -91,8 +94,11 @@ class SequenceModel(nn.Module, ABC):
         decoder: MLP,
         decoder_dim: int,
         checkpoint_steps: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"model.dropout must be in [0, 1), not {dropout}")
         if checkpoint_steps is not None:
             check_sizes(checkpoint_steps=checkpoint_steps)
         if likelihood.x_dim != x_dim:
@@ -107,6 +113,7 @@ class SequenceModel(nn.Module, ABC):
         self.phi_x = phi_x
         self.decoder = decoder
         self.checkpoint_steps = checkpoint_steps
+        self.dropout = nn.Dropout(dropout)
         self.out = Linear(decoder_dim, likelihood.size)
         with torch.no_grad():
             self.out.bias.copy_(likelihood.bias(self.normaliser.means))
@@ -157,6 +164,16 @@ class SequenceModel(nn.Module, ABC):
     @abstractmethod
     def advance(self, x: Tensor, z: Tensor, state: State) -> State:
         """The state after frame x_t (B, D) and latent z_t (B, Z)."""
+
+    def params(self, seen: Tensor) -> Tensor:
+        """The decoder, from all that it reads. Shapes: (*, S) -> (*, P)."""
+        params: Tensor = self.out(self.dropout(self.decoder(self.dropout(seen))))
+        return params
+
+    @property
+    def drops_out(self) -> bool:
+        """Units are left out now, at random."""
+        return self.training and self.dropout.p > 0
 
     def features(self, x: Tensor) -> Tensor:
         """phi_x(x). Shapes: (*, D) -> (*, X)."""

@@ -75,6 +75,7 @@ class SRNN(LatentModel):
         residual: the encoder's mean is added to that of the prior (Res_q).
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, encoder_dim, prior_dim, decoder_dim: their widths.
+        dropout: in training, of the decoder (`vrnn.sequence_model.SequenceModel`).
         checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
         normaliser: standardises raw frames; None leaves them as they are.
 
@@ -96,6 +97,7 @@ class SRNN(LatentModel):
         encoder_dim: int = 64,
         prior_dim: int = 64,
         decoder_dim: int = 64,
+        dropout: float = 0.0,
         checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
@@ -109,6 +111,7 @@ class SRNN(LatentModel):
             decoder=MLP((z_dim, hidden), decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
             checkpoint_steps=checkpoint_steps,
+            dropout=dropout,
         )
 
         self.z_dim, self.hidden, self.posterior = z_dim, hidden, posterior
@@ -160,5 +163,4 @@ class SRNN(LatentModel):
 
     def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:
         d = h[..., : self.hidden]
-        params: Tensor = self.out(self.decoder(torch.cat([phi_z, d], dim=-1)))
-        return params
+        return self.params(torch.cat([phi_z, d], dim=-1))

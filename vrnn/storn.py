@@ -82,6 +82,7 @@ class STORN(LatentModel):
             is that of generation: inference starts afresh.
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, encoder_dim, decoder_dim: their widths.
+        dropout: in training, of the decoder (`vrnn.sequence_model.SequenceModel`).
         checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
         normaliser: standardises raw frames; None leaves them as they are.
 
@@ -101,6 +102,7 @@ class STORN(LatentModel):
         phi_x_dim: int = 64,
         encoder_dim: int = 64,
         decoder_dim: int = 64,
+        dropout: float = 0.0,
         checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
@@ -114,6 +116,7 @@ class STORN(LatentModel):
             decoder=MLP(hidden, decoder_dim, mlp_layers),
             decoder_dim=decoder_dim,
             checkpoint_steps=checkpoint_steps,
+            dropout=dropout,
         )
 
         self.z_dim, self.hidden, self.posterior = z_dim, hidden, posterior
@@ -150,5 +153,4 @@ class STORN(LatentModel):
         return Unrolled(z, mean, std, h, past, last)
 
     def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:
-        params: Tensor = self.out(self.decoder(phi_z))
-        return params
+        return self.params(phi_z)
