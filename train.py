@@ -35,7 +35,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from lightning.pytorch.utilities import rank_zero_only
     from omegaconf import OmegaConf
 
-    from callbacks.checks import check_bits, check_kind
+    from callbacks.checks import check_bits, check_kind, check_precision
     from callbacks.errors import check_types
     from callbacks.record import record
     from callbacks.samples import write_real
@@ -47,6 +47,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     # The module takes particles and seed as they stand at the top.
     check_types({**plain, "_target_": "vrnn.module.VRNNModule"})
+    check_precision(cfg.trainer.precision)
     seed_everything(cfg.seed, workers=True, verbose=False)
     data: SequenceData = instantiate(plain["data"])
     data.prepare_data()

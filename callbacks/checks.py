@@ -9,7 +9,7 @@ from datamodules.base import SequenceData
 from vrnn.discrete import DiscreteLikelihood
 from vrnn.sequence_model import SequenceModel
 
-__all__ = ["check_bits", "check_folder", "check_kind"]
+__all__ = ["check_bits", "check_folder", "check_kind", "check_precision"]
 
 
 def check_bits(model: dict[str, Any], data: SequenceData) -> None:
@@ -23,6 +23,20 @@ def check_bits(model: dict[str, Any], data: SequenceData) -> None:
             f"data={data.name} gives binary frames, of which there are no mixtures of Gaussians; "
             "choose model=vrnn_bernoulli, rnn_bernoulli, vrnn_nade, rnn_nade, or another one that "
             "ends in _bernoulli"
+        )
+
+
+def check_precision(precision: str) -> None:
+    """Refuses weights in half precision: the normaliser and the densities would be, too.
+
+    Raises:
+        ValueError: naming the precision that would do.
+    """
+    mixed = {"bf16-true": "bf16-mixed", "16-true": "16-mixed"}
+    if precision in mixed:
+        raise ValueError(
+            f"trainer.precision={precision} would keep normaliser and densities in half "
+            f"precision; choose {mixed[precision]}"
         )
 
 

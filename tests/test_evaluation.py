@@ -66,7 +66,17 @@ def test_scores_are_their_definitions_draw_by_draw(latent_model, batch):
         for name, value in expected.items():
             assert figures[name][i].item() == pytest.approx(value, rel=1e-12, abs=1e-9), name
             assert figures[name].dtype == torch.float64 and figures[name].shape == (5,)
-    assert score(latent_model, *batch).keys() == {"elbo", "log_likelihood", "kl"}
+    alone = score(latent_model, *batch, bounds={"elbo"})
+    assert alone.keys() == {"elbo", "log_likelihood", "kl"}
+
+
+def test_one_particle_has_an_importance_weight_too(latent_model, batch):
+    """So that a sweep over the particles of `objective=iwae` may begin with one."""
+    x, mask, ids = batch
+    noise = sequence_noise(ids, mask, 2, range(1), 0, torch.float64)
+    log_w = bounds.log_weights(latent_model.trace(x, mask, noise=noise), x, mask).sum(0)
+    figures = score(latent_model, *batch, particles=1, bounds={"elbo", "iwae"})
+    torch.testing.assert_close(figures["iwae"], log_w)
 
 
 @torch.no_grad()

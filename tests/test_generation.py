@@ -101,6 +101,18 @@ def test_streams_side_by_side_and_their_first_state_are_left_alone(make_model):
     torch.testing.assert_close(state, tuple(before), rtol=0, atol=0)
 
 
+def test_a_stream_may_be_begun_in_inference_mode(make_model):
+    stream = make_model(VRNN).stream(2)
+    with torch.inference_mode():
+        next(stream)
+    assert next(stream).x.isfinite().all()
+
+
+def test_there_is_no_sequence_of_no_frames(make_model):
+    with pytest.raises(ValueError, match="steps must be at least 1, not 0"):
+        make_model(VRNN).generate(0)
+
+
 def test_in_single_precision_too(make_model, monkeypatch):
     model = make_model(VRNN, GaussianMixture(3), spread=0.1)
     for fast, plain in both_ways(model, monkeypatch, batch=1):

@@ -135,6 +135,13 @@ def test_ancestors_are_drawn_by_weight(resampling):
     assert counts[3].sum() == 0 and counts[:2, 1].sum() == 0
 
 
+@pytest.mark.parametrize("resampling", ["multinomial", "systematic"])
+def test_no_particle_without_weight_is_drawn_by_the_largest_number_below_one(resampling):
+    log_w = torch.tensor([0.0] * 7 + [-math.inf], dtype=torch.float32)[:, None]
+    uniform = torch.full((8, 1), 1 - 2**-24, dtype=torch.float32)
+    assert draw_ancestors(log_w, uniform, resampling).max() == 6
+
+
 def test_effective_sample_size():
     log_w = torch.tensor([[0.0, 3.0, 0.0], [0.0, -math.inf, math.log(3.0)]])
     torch.testing.assert_close(effective_sample_size(log_w), torch.tensor([2.0, 1.0, 1.6]))

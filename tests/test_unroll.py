@@ -309,6 +309,13 @@ def test_a_source_that_does_not_compile_is_told_in_one_line(no_compiler, monkeyp
     assert list(tmp_path.iterdir()) == [source], "nothing half-made is left"
 
 
+def test_the_compiler_may_come_with_options(no_compiler, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler -pipe")
+    with pytest.raises(FileNotFoundError) as caught:
+        native.build()
+    assert caught.value.filename == "no-such-compiler"
+
+
 def test_an_engine_asked_for_by_name_fails_where_it_cannot_run(no_compiler):
     cell = make_cell(LSTM)
     phi_x, u, state, noise = make_inputs(cell)

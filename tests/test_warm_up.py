@@ -101,7 +101,7 @@ def test_the_bound_of_a_tempered_filter_is_one_of_the_kalman_likelihood(kl_weigh
         ratio = (estimates - log_p).exp()
         return ratio.mean() - 1, ratio.std() / n**0.5
 
-    difference, error = off(bounds.untempered_bound(particles, kl_weight))
+    difference, error = off(bounds.untempered_bound(particles))
     assert abs(difference) < 4 * error < 0.2
     difference, error = off(bounds.filtering_bound(particles))
     assert (abs(difference) > 10 * error) == (kl_weight < 1)

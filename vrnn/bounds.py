@@ -131,7 +131,7 @@ def filtering_bound(particles: Particles) -> Tensor:
     return evidence(particles).sum(0)
 
 
-def untempered_bound(particles: Particles, kl_weight: float) -> Tensor:
+def untempered_bound(particles: Particles) -> Tensor:
     r"""The same of a filter whose weights were tempered by beta: a bound again.
 
     .. math:: \sum_{r < R} \log \frac{1}{K} \sum_k w_{t_r}^k + \log \frac{1}{K} \sum_k w_T^k
@@ -143,7 +143,7 @@ def untempered_bound(particles: Particles, kl_weight: float) -> Tensor:
     gained, kl = evidence(particles)[:-1], torch.zeros_like(particles.kl[0])
     for ancestors, kl_t in zip(particles.ancestors[:-1], particles.kl[:-1], strict=True):
         kl = (kl + kl_t).gather(0, ancestors)
-    owed = (kl_weight - 1) * (kl + particles.kl[-1])
+    owed = (particles.kl_weight - 1) * (kl + particles.kl[-1])
     return gained.sum(0) + log_mean_exp(particles.log_w[-1] + owed)
 
 

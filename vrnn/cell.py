@@ -18,6 +18,7 @@ from vrnn.networks import (
     dense_layers,
     positive,
     top,
+    unknown,
 )
 
 __all__ = ["Cell", "Step", "Unrolled", "VRNNCell"]
@@ -156,14 +157,24 @@ class VRNNCell(Cell):
         """h_t = f(phi_x(x_t), phi_z(z_t), h_{t-1})."""
         return self.rnn.step(torch.cat([phi_x, phi_z], dim=-1), state)
 
+    @property
+    def is_linear_first(self) -> bool:
+        """phi_x and u come in by products alone: nobody has put a network or a method of his own
+        in the place of those here."""
+        return type(self) is VRNNCell and unknown(self.encoder, self.rnn) is None
+
     def prepare(self, phi_x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """The shares of phi_x in the gates and of u in the encoder's first layer, both linear."""
+        if not self.is_linear_first:
+            return super().prepare(phi_x, u)
         first = dense_layers(self.encoder.hidden)[0]
         gates_x = self.rnn.input_weights[0][:, : phi_x.shape[-1]]
         from_x = F.linear(phi_x, gates_x, self.rnn.biases[0])
         return from_x, F.linear(u, first.weight[:, : u.shape[-1]], first.bias)
 
     def step_prepared(self, from_x: Tensor, from_u: Tensor, state: State, noise: Tensor) -> Step:
+        if not self.is_linear_first:
+            return super().step_prepared(from_x, from_u, state, noise)
         h = top(state)
         first, *rest = dense_layers(self.encoder.hidden)
         hidden = from_u + F.linear(h, first.weight[:, -self.width :])

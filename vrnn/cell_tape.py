@@ -42,14 +42,16 @@ def write(cell: VRNNCell, from_x: Tensor, from_u: Tensor, state: State, noise: T
     bias: Tensor = cell.encoder.out.bias
     if prior is not None:
         bias = bias + F.pad(prior.out.bias[:Z], (0, Z))
-    out = dense(tape, hidden, cell.encoder.out.weight, bias)
+    out = tape.slot(2 * Z, output=True)
+    dense(tape, hidden, cell.encoder.out.weight, bias, out)
     if prior is not None:
         hidden = mlp(tape, h[:-1], dense_layers(prior.hidden))
         tape.add(Product(hidden, prior.out.weight[:Z], out[..., :Z]))
     z = tape.slot(Z, output=True, dtype=noise.dtype)
     tape.add(Sample(out, noise, z))
 
-    phi_z = mlp(tape, z, dense_layers(cell.phi_z))
+    maps = dense_layers(cell.phi_z)
+    phi_z = mlp(tape, z, maps, tape.slot(maps[-1].out_features, output=True))
     # phi_x's share of the bottom layer's input is in what has been given.
     to_state(tape, rnn, layers, phi_z, rnn.input_weights[0][:, -phi_z.values.shape[-1] :])
 

@@ -142,7 +142,14 @@ class DMM(LatentModel):
         checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
-        check_sizes(z_dim=z_dim, hidden=hidden, mlp_layers=mlp_layers)
+        check_sizes(
+            z_dim=z_dim,
+            hidden=hidden,
+            mlp_layers=mlp_layers,
+            phi_x_dim=phi_x_dim,
+            prior_dim=prior_dim,
+            decoder_dim=decoder_dim,
+        )
         super().__init__(
             x_dim,
             likelihood,

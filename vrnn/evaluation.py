@@ -99,8 +99,8 @@ def score(
     Returns:
         Nats per sequence, each (B,), float64: "elbo", "log_likelihood" and "kl" as means over the
         K draws; "iwae", "paper" and "fivo", the importance-weighted bound, the original script's
-        estimate and the filtering bound of K particles, the first two for K > 1 only; "open_loop",
-        one draw of the ELBO of the model left to itself.
+        estimate and the filtering bound of K particles; "open_loop", one draw of the ELBO of the
+        model left to itself.
 
     Raises:
         ValueError: if the particles of a single sequence need more memory than there is.
@@ -158,8 +158,10 @@ def trajectories(
 ) -> dict[str, Tensor]:
     """The bounds that need K independent trajectories, each (B,), float64."""
 
+    weighted = not {"iwae", "paper"}.isdisjoint(bounds)
+
     def terms_of(trace: Trace, x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        weights = (log_weights(trace, x, mask),) if particles > 1 else ()
+        weights = (log_weights(trace, x, mask),) if weighted else ()
         return *elbo_terms(trace, x, mask), *weights
 
     terms, log_w = [], []
@@ -168,12 +170,12 @@ def trajectories(
         noise = sequence_noise(ids, mask, model.z_dim, draws, seed, x.dtype)
         parts, _ = by_segments(terms_of, model, x, mask, noise, SEGMENT)
         terms.append(torch.stack([sums(part, k) for part in parts[:2]]))
-        if particles > 1:
+        if weighted:
             log_w.append(split_particles(parts[2], k))
 
     log_likelihood, kl = torch.cat(terms, dim=1).mean(1)
     figures = {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
-    if particles > 1:
+    if weighted:
         weights = torch.cat(log_w, dim=1).double()
         check_weights(weights.cumsum(0), ids)
         figures["iwae"] = importance_weighted(weights)

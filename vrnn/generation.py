@@ -6,55 +6,57 @@ from the drawn frame on: on a CPU two calls of compiled code. `SequenceModel.fra
 specification.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vrnn.fused import Product, ReLU, Sample, Slot
-from vrnn.likelihoods import Likelihood
 from vrnn.network_tape import dense, from_state, mlp, to_state
 from vrnn.networks import (
     MLP,
     Gaussian,
     GaussianNet,
     Recurrence,
-    StandardNormal,
     State,
     dense_layers,
     positive,
+    unknown,
 )
-from vrnn.sequence_model import Frame
+from vrnn.sequence_model import Frame, SequenceModel
 from vrnn.tape import Tape
 
 __all__ = ["Networks", "fast_frames"]
 
 
 class Networks(NamedTuple):
-    """What generation needs of a model; the decoder reads [phi_z(z), h]."""
+    """What generation needs of a model whose decoder reads [phi_z(z), h]."""
 
-    centred: Callable[[Tensor], Tensor]
-    phi_x: MLP
-    decoder: MLP
-    out: nn.Linear
-    likelihood: Likelihood
+    model: SequenceModel
     rnn: Recurrence
     prior: nn.Module | None = None
     phi_z: MLP | None = None
 
+    def serve(self, state: State) -> bool:
+        """Whether a tape can do what the model does, to this state."""
+        model, mixed = self.model, torch.is_autocast_enabled(state[0].device.type)
+        parts = (model.phi_x, model.decoder, model.out, *self[1:])
+        return not (mixed or model.drops_out or unknown(*parts))
+
 
 def fast_frames(
-    model: Networks, state: State, noise: Iterator[Tensor], temperature: float
+    networks: Networks, state: State, noise: Iterator[Tensor], temperature: float
 ) -> Iterator[Frame]:
     """As `SequenceModel.frames`. The weights have to stay as they are while it runs."""
-    with torch.no_grad():
-        step = Step(model, state)
+    with torch.inference_mode(False), torch.no_grad():
+        step = Step(networks, state)
+    model = networks.model
     for noise_t in noise:
         params = step.draw(noise_t)
         with torch.inference_mode():  # Spares autograd's bookkeeping.
             x = model.likelihood.draw(params, temperature)
-        step.x.copy_(model.centred(x))
+        step.x.copy_(model.normaliser.centred(x))
         yield Frame(x.clone(), step.z.clone(), step.density(), params.clone(), model.likelihood)
         step.advance()
 
@@ -70,11 +72,17 @@ class Step:
         x: (B, D), to be set to what `phi_x` reads of the drawn frame before `advance` is called.
     """
 
-    def __init__(self, model: Networks, state: State) -> None:
-        rnn, net = model.rnn, model.prior if isinstance(model.prior, GaussianNet) else None
+    def __init__(self, networks: Networks, state: State) -> None:
+        model, rnn, phi_z, self.prior = (
+            networks.model,
+            networks.rnn,
+            networks.phi_z,
+            networks.prior,
+        )
+        net = self.prior if isinstance(self.prior, GaussianNet) else None
         first, *decoder = dense_layers(model.decoder)
         prior = dense_layers(net.hidden) if net else []
-        phi_x, phi_z = (dense_layers(part) if part else [] for part in (model.phi_x, model.phi_z))
+        phi_x = dense_layers(model.phi_x)
         X, features = phi_x[-1].out_features, first.in_features - rnn.hidden
 
         like = state[0][-1:]
@@ -93,7 +101,7 @@ class Step:
         beside = layers[-1][0][..., 4 * rnn.hidden :]
         hidden, hidden_prior = beside[..., : len(first.bias)], beside[..., len(first.bias) :]
 
-        self.noise = like.new_empty(1, like.shape[1], latents(model.prior))
+        self.noise = like.new_empty(1, like.shape[1], model.z_dim)
         self.out: Slot | None = None
         z = Slot(self.noise)
         if net is not None:
@@ -103,8 +111,8 @@ class Step:
             z = drawing.slot(self.noise.shape[-1])
             drawing.add(Sample(self.out, self.noise, z))
         inputs = drawing.slot(X + features)
-        if phi_z:
-            phi = mlp(drawing, z, phi_z, inputs[..., X:])
+        if phi_z is not None:
+            phi = mlp(drawing, z, dense_layers(phi_z), inputs[..., X:])
             drawing.add(Product(phi, first.weight[:, :features], hidden))
         drawing.add(ReLU(hidden))
         params = dense(drawing, mlp(drawing, hidden, decoder), model.out.weight, model.out.bias)
@@ -113,7 +121,6 @@ class Step:
         mlp(advancing, x, phi_x, inputs[..., :X])
         to_state(advancing, rnn, layers, inputs, rnn.input_weights[0])
 
-        self.has_prior = model.prior is not None
         self.play, self.advance = drawing.player(), advancing.player()
         self.x, self.z, self.params = x.at[0], z.at[0], params.at[0]
 
@@ -128,10 +135,4 @@ class Step:
         if self.out is not None:
             mean, a = self.out.at[0].chunk(2, dim=-1)
             return mean.clone(), positive(a)
-        return (torch.zeros_like(self.z), torch.ones_like(self.z)) if self.has_prior else None
-
-
-def latents(prior: nn.Module | None) -> int:
-    if isinstance(prior, GaussianNet):
-        return prior.out.out_features // 2
-    return prior.outputs if isinstance(prior, StandardNormal) else 0
+        return None if self.prior is None else self.prior(self.z)

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <new>
 #include <vector>
 
 namespace {
@@ -71,6 +72,7 @@ struct Packed {
   Packed(int64_t outputs, int64_t inputs) : outputs(outputs), inputs(inputs) {
     const int64_t bytes = panels() * PANEL<S> * inputs * sizeof(S);
     data.reset(static_cast<S*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
+    if (bytes > 0 && !data) throw std::bad_alloc();
   }
 
   int64_t panels() const { return (outputs + PANEL<S> - 1) / PANEL<S>; }
@@ -333,7 +335,11 @@ struct Program {
 
 #define FUNCTIONS(S)                                                                            \
   extern "C" void* program_##S(const Operation<S>* ops, int64_t count, int64_t rows, bool back) { \
-    return new Program<S>(ops, count, rows, back);                                              \
+    try {                                                                                       \
+      return new Program<S>(ops, count, rows, back);                                            \
+    } catch (const std::bad_alloc&) {                                                           \
+      return nullptr;                                                                           \
+    }                                                                                           \
   }                                                                                             \
   extern "C" void run_##S(void* program, int64_t steps, int64_t threads) {                      \
     static_cast<Program<S>*>(program)->run(steps, threads);                                     \

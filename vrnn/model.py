@@ -94,7 +94,17 @@ class VRNN(LatentModel):
             raise ValueError(
                 f"model.forecast=true needs model.posterior=smoothing, not {posterior}"
             )
-        check_sizes(z_dim=z_dim, hidden=hidden, rnn_layers=rnn_layers, mlp_layers=mlp_layers)
+        check_sizes(
+            z_dim=z_dim,
+            hidden=hidden,
+            rnn_layers=rnn_layers,
+            mlp_layers=mlp_layers,
+            phi_x_dim=phi_x_dim,
+            phi_z_dim=phi_z_dim,
+            encoder_dim=encoder_dim,
+            prior_dim=prior_dim,
+            decoder_dim=decoder_dim,
+        )
         super().__init__(
             x_dim,
             likelihood,
@@ -153,19 +163,10 @@ class VRNN(LatentModel):
     def frames(
         self, state: State, noise: Iterator[Tensor], temperature: float = 1.0
     ) -> Iterator[Frame]:
-        mixed = torch.is_autocast_enabled(state[0].device.type)
-        if self.engine == "plain" or mixed or self.drops_out:
+        own = type(self) is VRNN and type(self.cell) is VRNNCell and self.engine != "plain"
+        networks = Networks(self, self.rnn, self.cell.prior, self.cell.phi_z)
+        if not own or not networks.serve(state):
             return super().frames(state, noise, temperature)
-        networks = Networks(
-            self.normaliser.centred,
-            self.phi_x,
-            self.decoder,
-            self.out,
-            self.likelihood,
-            self.rnn,
-            self.cell.prior,
-            self.cell.phi_z,
-        )
         return fast_frames(networks, state, noise, temperature)
 
     def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:
@@ -197,7 +198,13 @@ class RNN(SequenceModel):
         normaliser: Normaliser | None = None,
     ) -> None:
         choose("model.rnn", rnn, RECURRENCES)
-        check_sizes(hidden=hidden, rnn_layers=rnn_layers, mlp_layers=mlp_layers)
+        check_sizes(
+            hidden=hidden,
+            rnn_layers=rnn_layers,
+            mlp_layers=mlp_layers,
+            phi_x_dim=phi_x_dim,
+            decoder_dim=decoder_dim,
+        )
         super().__init__(
             x_dim,
             likelihood,
@@ -239,11 +246,9 @@ class RNN(SequenceModel):
     def frames(
         self, state: State, noise: Iterator[Tensor], temperature: float = 1.0
     ) -> Iterator[Frame]:
-        if torch.is_autocast_enabled(state[0].device.type) or self.drops_out:
+        networks = Networks(self, self.rnn)
+        if type(self) is not RNN or not networks.serve(state):
             return super().frames(state, noise, temperature)
-        networks = Networks(
-            self.normaliser.centred, self.phi_x, self.decoder, self.out, self.likelihood, self.rnn
-        )
         return fast_frames(networks, state, noise, temperature)
 
     def decode(self, z: Tensor, h: Tensor) -> Tensor:

@@ -115,7 +115,9 @@ class VRNNModule(LightningModule):
         self.report("val", self.val_scores)
 
     def test_step(self, batch: SequenceBatch, batch_idx: int) -> None:
-        bounds = {"elbo", "iwae", "paper", self.objective.name}
+        bounds = {"elbo", self.objective.name} | (
+            {"iwae", "paper"} if self.particles > 1 else set()
+        )
         self.score(batch, self.test_scores, self.particles, bounds)
 
     def on_test_epoch_end(self) -> None:

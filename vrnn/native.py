@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -70,6 +71,9 @@ class Program:
         dtype: of all slots and weights, which have to outlive the program.
         rows: K * B.
         backward: run the derivatives, from the last step to the first.
+
+    Raises:
+        RuntimeError: if memory is short.
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class Program:
         )
         array = (Operation * len(operations))(*operations)
         self.address = make(array, len(operations), rows, backward)
+        if self.address is None:
+            raise RuntimeError("the compiled loop can't allocate memory for the weights")
 
     def run(self, steps: int) -> None:
         """Runs T steps."""
@@ -127,14 +133,17 @@ def build() -> Path:
     if file.exists():
         return file
 
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
+    compiler = (
+        shlex.split(os.environ.get("CXX", ""))
+        or [path for name in ("c++", "g++") if (path := shutil.which(name))][:1]
+    )
+    if not compiler:
         raise FileNotFoundError("there is no C++ compiler; install g++ or name one by $CXX")
     links = [f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10"]
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         made = Path(folder) / file.name
-        command = [compiler, *flags, str(SOURCE), "-o", str(made), *links]
+        command = [*compiler, *flags, str(SOURCE), "-o", str(made), *links]
         subprocess.run(command, check=True, capture_output=True, text=True)
         made.replace(file)  # At once, so that processes that build side by side do no harm.
     return file

@@ -18,7 +18,7 @@ state before and after each step, (T + 1, B, H) each."""
 
 def dense(tape: Tape, x: Slot, weight: Tensor, bias: Tensor, y: Slot | None = None) -> Slot:
     """W x + b, into `y` if given."""
-    y = tape.slot(len(weight), output=True) if y is None else y
+    y = tape.slot(len(weight)) if y is None else y
     tape.add_given(bias, y)
     tape.add(Product(x, weight, y))
     return y

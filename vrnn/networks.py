@@ -22,6 +22,7 @@ __all__ = [
     "particles",
     "positive",
     "top",
+    "unknown",
 ]
 
 State = tuple[Tensor, ...]
@@ -61,7 +62,7 @@ def positive(a: Tensor) -> Tensor:
     """Returns a standard deviation, softplus(a) + 1e-4, in float32 or better.
 
     The floor is added to sigma, not to the variance, so the density of a constant is bounded.
-    With the initial bias of 0.6 sigma starts at 1.0375. Shapes: (*) -> (*).
+    With the initial bias of 0.6 sigma starts at 1.0376. Shapes: (*) -> (*).
     """
     return F.softplus(at_least_float32(a)) + SIGMA_FLOOR
 
@@ -280,3 +281,13 @@ class GRU(Recurrence):
             x, state[0], self.flat_weights(), True, self.layers, 0.0, self.training, False, False
         )
         return out, (h,)
+
+
+KNOWN = (MLP, GaussianNet, StandardNormal, Linear, LSTM, GRU, nn.ReLU, nn.ParameterList)
+
+
+def unknown(*networks: nn.Module | None) -> str | None:
+    """The class of the first network, or part of one, that is none of this file's, if any: what a
+    user has put in its place, and what only calling it can tell the meaning of."""
+    parts = (part for network in networks if network is not None for part in network.modules())
+    return next((type(part).__name__ for part in parts if type(part) not in KNOWN), None)

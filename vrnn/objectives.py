@@ -225,7 +225,8 @@ class IWAE(Objective):
             return bounds.importance_weighted(bounds.split_particles(log_w, K)).sum()
 
         loss = -bound(log_likelihood + beta * log_ratio)
-        true = -loss if beta == 1 else bound(log_likelihood + log_ratio)
+        with torch.no_grad():
+            true = -loss if beta == 1 else bound(log_likelihood + log_ratio)
         return Loss(loss, true.detach(), kl.detach().sum() / K, state)
 
     @staticmethod
@@ -316,7 +317,7 @@ class FIVO(Objective):
             loss = loss - (score - score.detach())
         if beta < 1:
             with torch.no_grad():
-                bound = bounds.untempered_bound(particles, beta).sum()
+                bound = bounds.untempered_bound(particles).sum()
         kl = particles.kl.detach().sum() / self.particles
         return Loss(loss, bound.detach(), kl, particles.state)
 

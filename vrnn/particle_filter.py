@@ -30,6 +30,8 @@ class Particles(NamedTuple):
     """(T, K, B), log q(z_t | ...) - log p(z_t | ...), whose expectation is the KL of step t."""
     state: State
     """State after step T, K * B rows, particle-major, resampled."""
+    kl_weight: float
+    """beta."""
 
 
 def particle_filter(
@@ -100,7 +102,7 @@ def particle_filter(
         )
         log_w = torch.where(collected, 0.0, log_w)
     log_ws, chosen, when, kls = (torch.stack(part) for part in zip(*rows, strict=True))
-    return Particles(log_ws, chosen, when, kls, state)
+    return Particles(log_ws, chosen, when, kls, state, kl_weight)
 
 
 def check_filter(resampling: str, threshold: float) -> None:
@@ -127,12 +129,13 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
 
 def draw_ancestors(log_w: Tensor, uniform: Tensor, resampling: str) -> Tensor:
     """Draws K particles with replacement, by their weights. Shapes: (K, B), (K, B) -> (K, B)."""
-    cumulative = log_w.detach().softmax(0).cumsum(0).T.contiguous()
+    cumulative = log_w.detach().double().softmax(0).cumsum(0).T.contiguous()
     K = len(log_w)
+    uniform = uniform.double()  # In single precision (K - 1 + u) / K may be 1.
     if resampling == "systematic":
         uniform = (torch.arange(K, device=uniform.device)[:, None] + uniform[:1]) / K
     # Scaled by the sum, which rounding leaves a little off one: no particle without weight is hit.
-    places = uniform.to(cumulative).T * cumulative[:, -1:]
+    places = uniform.T * cumulative[:, -1:]
     return torch.searchsorted(cumulative, places.contiguous(), right=True).T.clamp_max(K - 1)
 
 

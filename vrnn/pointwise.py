@@ -15,11 +15,13 @@ aten = torch.ops.aten
 
 Tensors = list[Tensor]
 Pointwise = Callable[..., None]
+HAS_TRITON = find_spec("triton") is not None
 
 
 @cache
 def compiled(function: Pointwise) -> Pointwise:
-    return torch.compile(function, fullgraph=True)
+    # Beyond torch's limit on variants, a new shape runs operation by operation.
+    return torch.compile(function, dynamic=False)
 
 
 def one_kernel(function: Pointwise) -> Pointwise:
@@ -27,7 +29,7 @@ def one_kernel(function: Pointwise) -> Pointwise:
 
     @wraps(function)
     def call(*given: Tensor | Tensors) -> None:
-        fuse = given[0][0].is_cuda and find_spec("triton") is not None
+        fuse = given[0][0].is_cuda and HAS_TRITON
         (compiled(function) if fuse else function)(*given)
 
     return call

@@ -97,6 +97,7 @@ class SequenceModel(nn.Module, ABC):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_sizes(x_dim=x_dim)
         if not 0 <= dropout < 1:
             raise ValueError(f"model.dropout must be in [0, 1), not {dropout}")
         if checkpoint_steps is not None:
@@ -190,7 +191,8 @@ class SequenceModel(nn.Module, ABC):
         """Generates `batch` sequences side by side, frame by frame and without end.
 
         The same cell as in training, with the prior in place of the posterior. A temperature tau
-        draws from the density raised to 1 / tau; 0 takes the mode.
+        draws from the density raised to 1 / tau; 0 takes the mode. The weights have to stay as
+        they are until the last frame is drawn.
 
         Args:
             batch: B.
@@ -246,7 +248,12 @@ class SequenceModel(nn.Module, ABC):
         Returns:
             Standardised frames, (T, B, D); `model.normaliser.raw` takes them to the corpus's
             units.
+
+        Raises:
+            ValueError: as of `stream`, or if there are fewer steps than one.
         """
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, not {steps}")
         xs = self.draw_frames(
             lambda frame: frame.x, steps, batch, prime, temperature_z, temperature_x, seed
         )

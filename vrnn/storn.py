@@ -107,7 +107,14 @@ class STORN(LatentModel):
         normaliser: Normaliser | None = None,
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
-        check_sizes(z_dim=z_dim, hidden=hidden, mlp_layers=mlp_layers)
+        check_sizes(
+            z_dim=z_dim,
+            hidden=hidden,
+            mlp_layers=mlp_layers,
+            phi_x_dim=phi_x_dim,
+            encoder_dim=encoder_dim,
+            decoder_dim=decoder_dim,
+        )
         super().__init__(
             x_dim,
             likelihood,

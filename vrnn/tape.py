@@ -69,7 +69,7 @@ class Tape:
     def player(self) -> Callable[[], None]:
         """What plays the steps again with every call, from the state that the last call left.
 
-        Without gradient, and with the weights as they are now.
+        Without gradient; the weights have to stay as they are.
         """
         if not self.compiled:
             return self.forward

@@ -10,9 +10,8 @@ from torch import Tensor
 from vrnn import native
 from vrnn.cell import Cell, Step, Unrolled, VRNNCell
 from vrnn.cell_tape import unroll_fused
-from vrnn.fused import UPDATES
 from vrnn.graphs import NotRecordedError, unroll_graph
-from vrnn.networks import State, copies, particles, top
+from vrnn.networks import State, copies, particles, top, unknown
 
 __all__ = ["ENGINES", "unroll_fast", "unroll_native", "unroll_plain", "unroll_split"]
 
@@ -107,8 +106,10 @@ def reason_against(device: str, cell: VRNNCell, phi_x: Tensor) -> str | None:
         return f"it runs on a {NAMES[device]}, not on {phi_x.device}"
     if device == "cpu" and torch.is_autocast_enabled(device):
         return "it knows no mixed precision"
-    if type(cell.rnn) not in UPDATES:
-        return f"it has no update for {type(cell.rnn).__name__}"
+    if type(cell) is not VRNNCell:
+        return f"it is that of VRNNCell, not of {type(cell).__name__}"
+    if name := unknown(*cell.children()):
+        return f"it does not know {name}"
     return "it is not for torch.compile" if torch.compiler.is_compiling() else None
 
 
