@@ -75,6 +75,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
         value = getattr(args, option)
         if value is not None and value < 1:
             raise ValueError(f"--{option} must be at least 1, not {value}")
+    if args.seed < 0:
+        raise ValueError(f"--seed must not be negative, and is {args.seed}")
     module = load_module(args.run)
     try:
         module.to(args.device)

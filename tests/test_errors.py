@@ -98,6 +98,7 @@ def test_unknown_options_are_answered_by_hydra(tmp_path: Path, command: Command)
     ("options", "message"),
     [
         (["--k", 0], "--k must be at least 1, not 0"),
+        (["--seed", -1], "--seed must not be negative, and is -1"),
         (["--bounds", "elbo,foo"], "--bounds foo: choose from elbo, iwae, fivo, open_loop, paper"),
         (["data.lines"], "data.lines has no value; write data.lines=..."),
         (["data.foo=1"], "unknown option data.foo; choose from data.lines, data.val_lines"),
