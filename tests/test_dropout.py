@@ -1,4 +1,4 @@
-"""Dropout of the decoder: what it leaves out, what it leaves alone, and how it is repeated."""
+"""Dropout: what it leaves out, what it leaves alone, and how it is repeated."""
 
 import pytest
 import torch
@@ -15,45 +15,53 @@ def x():
     return torch.randn(T, B, 3)
 
 
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("kind", [VRNN, RNN])
-def test_training_leaves_out_a_share_and_makes_up_for_it(make_model, kind, x):
-    """Both of what the decoder reads and of the units of its last layer."""
-    model = make_model(kind, dropout=0.3, decoder_dim=60, hidden=50)
-    seen = {"decoder": [], "out": []}
-    for name, inputs in seen.items():
-        getattr(model, name).register_forward_pre_hook(
-            lambda _, args, inputs=inputs: inputs.append(args[0])
-        )
-    noise = torch.randn(T, B, model.z_dim)
-    for training in (False, True):
-        model.train(training)
-        torch.manual_seed(0)
-        model.trace(x, noise=noise)
-    whole, dropped = seen["decoder"]
-    n = whole.numel()
+def assert_dropped(dropped, whole, share):
+    """Of the numbers that are not 0 anyway `share` are left out, and the others scaled up."""
     kept = dropped != 0
-    assert (whole == 0).double().mean() < 0.2
-    share = 1 - (kept & (whole != 0)).sum() / (whole != 0).sum()
-    assert abs(share - 0.3) < 4 * (0.3 * 0.7 / n) ** 0.5
-    torch.testing.assert_close(dropped[kept], whole[kept] / 0.7)
-    whole, dropped = seen["out"]
-    assert (dropped == 0).double().mean() > (whole == 0).double().mean() + 0.1
+    torch.testing.assert_close(dropped[kept], whole[kept] / (1 - share))
+    n = int((whole != 0).sum())
+    assert n > 500 and abs(1 - kept.sum() / n - share) < 4 * (share * (1 - share) / n) ** 0.5
 
 
 @pytest.mark.usefixtures("float64")
-def test_scores_latents_and_state_do_not_know_it(any_model, make_model, x):
-    """Whatever is left out: inference and recurrence see all, and evaluation is without."""
+def test_training_leaves_out_a_share_and_makes_up_for_it(make_model):
+    """Of the features of x, and of what the decoder reads."""
+    model = make_model(RNN, dropout=0.3, phi_x_dim=60)
+    read = []
+    model.decoder.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    x, h = torch.randn(20, B, 3), torch.randn(200, 9)
+    features = [model.train(training).features(x) for training in (False, True)]
+    params = [model.train(training).params(h) for training in (False, True)]
+    assert_dropped(features[1], features[0], 0.3)
+    assert torch.equal(read[0], h)
+    assert_dropped(read[1], h, 0.3)
+    assert not torch.allclose(*params)
+
+
+@pytest.mark.usefixtures("float64")
+def test_so_it_does_of_the_units_of_the_decoders_last_layer(make_model):
+    model = make_model(RNN, dropout=0.3, decoder_dim=60).train()
+    read, made = [], []
+    model.decoder.register_forward_hook(lambda _, args, out: made.append(out))
+    model.out.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    model.params(torch.randn(100, 9))
+    assert_dropped(read[0], made[0], 0.3)
+
+
+@pytest.mark.usefixtures("float64")
+def test_scores_and_generation_are_without(any_model, x):
     x = (x > 0).to(x.dtype) if "real" not in any_model.likelihood.kinds else x
     noise = torch.randn(T, B, any_model.z_dim)
     plain = any_model.train().trace(x, noise=noise)
+    drawn = any_model.generate(4, seed=1)
     any_model.dropout.p = 0.5
     dropped = any_model.trace(x, noise=noise)
-    torch.testing.assert_close(dropped.z, plain.z)
-    torch.testing.assert_close(dropped.state, plain.state)
-    scored = any_model.eval().trace(x, noise=noise).likelihood.log_prob(x)
-    torch.testing.assert_close(scored, plain.likelihood.log_prob(x))
-    assert not torch.allclose(dropped.likelihood.log_prob(x), scored)
+    assert not torch.allclose(dropped.likelihood.log_prob(x), plain.likelihood.log_prob(x))
+    assert not torch.allclose(dropped.state[0], plain.state[0])
+    scored = any_model.eval().trace(x, noise=noise)
+    torch.testing.assert_close(scored.likelihood.log_prob(x), plain.likelihood.log_prob(x))
+    torch.testing.assert_close(scored.state, plain.state)
+    torch.testing.assert_close(any_model.generate(4, seed=1), drawn)
 
 
 def test_weights_have_the_same_names_with_and_without(make_model):

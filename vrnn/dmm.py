@@ -119,7 +119,7 @@ class DMM(LatentModel):
         likelihood: output distribution over a frame.
         mlp_layers: hidden layers of transition, decoder and feature map.
         phi_x_dim, prior_dim, decoder_dim: their widths, prior_dim that of the transition.
-        dropout: in training, of the decoder (`vrnn.sequence_model.SequenceModel`).
+        dropout: as of `VRNN`.
         checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
         normaliser: standardises raw frames; None leaves them as they are.
 

@@ -52,8 +52,8 @@ class VRNN(LatentModel):
         phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
         engine: which implementation of the loop over time, "fast" (the best there is), "native" or
             "graph" (the compiled one, or that on a GPU, or an error), or "plain" (`vrnn.unroll`).
-        dropout: share of what the decoder reads, and of its last layer's units, that training
-            leaves out; the recurrence and the latents see all.
+        dropout: share of the features of x, of what the decoder reads and of its last layer's
+            units that training leaves out.
         checkpoint_steps: train on segments of so many steps, one after the other, to save memory
             (`vrnn.segments`); about sqrt(T) saves the most.
         normaliser: standardises raw frames; None leaves them as they are.

@@ -74,8 +74,8 @@ class SequenceModel(nn.Module, ABC):
         phi_x: features of a frame, (*, D) -> (*, X).
         decoder: hidden layers of the decoder, whose outputs are (*, decoder_dim).
         decoder_dim: width of its last layer.
-        dropout: share of what the decoder reads, and of its last layer's units, that training
-            leaves out.
+        dropout: share of the features of x, of what the decoder reads and of its last layer's
+            units that training leaves out; what goes from step to step stays whole.
 
     Raises:
         ValueError: if the likelihood describes frames of another size, or `dropout` is not a share
@@ -178,7 +178,7 @@ class SequenceModel(nn.Module, ABC):
 
     def features(self, x: Tensor) -> Tensor:
         """phi_x(x). Shapes: (*, D) -> (*, X)."""
-        features: Tensor = self.phi_x(self.normaliser.centred(x))
+        features: Tensor = self.dropout(self.phi_x(self.normaliser.centred(x)))
         return features
 
     def stream(

@@ -75,7 +75,7 @@ class SRNN(LatentModel):
         residual: the encoder's mean is added to that of the prior (Res_q).
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, encoder_dim, prior_dim, decoder_dim: their widths.
-        dropout: in training, of the decoder (`vrnn.sequence_model.SequenceModel`).
+        dropout: as of `VRNN`.
         checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
         normaliser: standardises raw frames; None leaves them as they are.
 

@@ -82,7 +82,7 @@ class STORN(LatentModel):
             is that of generation: inference starts afresh.
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, encoder_dim, decoder_dim: their widths.
-        dropout: in training, of the decoder (`vrnn.sequence_model.SequenceModel`).
+        dropout: as of `VRNN`.
         checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
         normaliser: standardises raw frames; None leaves them as they are.
 
