@@ -73,12 +73,7 @@ class Step:
     """
 
     def __init__(self, networks: Networks, state: State) -> None:
-        model, rnn, phi_z, self.prior = (
-            networks.model,
-            networks.rnn,
-            networks.phi_z,
-            networks.prior,
-        )
+        model, rnn, self.prior, phi_z = networks
         net = self.prior if isinstance(self.prior, GaussianNet) else None
         first, *decoder = dense_layers(model.decoder)
         prior = dense_layers(net.hidden) if net else []
