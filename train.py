@@ -41,9 +41,11 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from callbacks.samples import write_real
     from callbacks.tracking import close_loggers, describe_metrics, quieten_lightning
     from reports.naming import model_name
+    from vrnn.memory import keep_freed_memory
     from vrnn.module import VRNNModule
 
     quieten_lightning()
+    keep_freed_memory()
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     # The module takes particles and seed as they stand at the top.
     check_types({**plain, "_target_": "vrnn.module.VRNNModule"})

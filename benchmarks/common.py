@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from vrnn.memory import keep_freed_memory
+
 __all__ = ["DEVICE", "benchmark"]
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -29,6 +31,7 @@ def benchmark(
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
     args = parser.parse_args()
 
+    keep_freed_memory()  # as train.py does; all contenders profit
     device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     if DEVICE.type == "cuda":
         device = torch.cuda.get_device_name()

@@ -4,7 +4,7 @@
 
 A step is the trace, the ELBO and its gradient, float32, two-layer MLPs unless said otherwise:
   ours   the fast engine
-  bf16   the same in mixed precision, on a GPU
+  bf16   the same in mixed precision, on a GPU or a CPU with AMX
   plain  the plain engine
   jax    the same loss in JAX, jit and lax.scan, if JAX is installed
   lstm   torch.nn.LSTM of the same width, forwards and backwards: the recurrence alone
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from benchmarks.common import DEVICE, benchmark
-from vrnn import VRNN
+from vrnn import VRNN, native
 from vrnn.bounds import elbo
 from vrnn.likelihoods import GaussianMixture
 
@@ -187,7 +187,7 @@ def measure(size: Size, repetitions: int) -> dict[str, float | None]:
     if DEVICE.type == "cpu" and torch.backends.mkldnn.is_available():
         packed, onednn = square.to_mkldnn(), torch.ops.mkldnn._linear_pointwise
         contenders["onednn"] = lambda: onednn(square, packed, None, "none", [], "")
-    if DEVICE.type == "cuda":
+    if DEVICE.type == "cuda" or native.serves(DEVICE, torch.float32, torch.bfloat16):
         contenders["bf16"] = torch_step(ours, x, noise, mixed=True)
     if jax is not None:
         contenders["jax"] = jax_step(ours, size, x, noise)

@@ -202,6 +202,7 @@ def on_a_gpu(monkeypatch):
         return None if device == "cuda" else "it is not on a CPU"
 
     monkeypatch.setattr(unroll, "reason_against", reason_against)
+    monkeypatch.setattr(unroll, "tell", lambda reason: None)
 
 
 def test_a_gpu_that_cannot_record_does_without_and_one_line_says_so(on_a_gpu, monkeypatch, caplog):

@@ -15,6 +15,7 @@ from vrnn.cell import VRNNCell
 from vrnn.cell_tape import unroll_fused
 from vrnn.likelihoods import GaussianMixture
 from vrnn.networks import GRU, LSTM, MLP, GaussianNet, StandardNormal
+from vrnn.tape import Tape
 from vrnn.unroll import (
     unroll_fast,
     unroll_native,
@@ -210,6 +211,16 @@ def median_error(unroll, cell, inputs, exact):
     return statistics.median(((one - other).norm() / other.norm()).item() for one, other in pairs)
 
 
+@pytest.fixture(params=["compiled", "python"])
+def half(request, monkeypatch):
+    """Mixed precision as on a CPU with AMX, or by torch's operations as on a GPU."""
+    if request.param == "python":
+        monkeypatch.setattr(native, "TYPES", {})
+    elif not native.serves(torch.device("cpu"), torch.float32, torch.bfloat16):
+        pytest.skip("no AMX")
+
+
+@pytest.mark.usefixtures("half")
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])
@@ -271,6 +282,35 @@ def test_two_threads_share_the_columns_of_wide_layers(two_threads):
     assert_close([*values, *gradients], [*plain_values, *plain_gradients])
 
 
+@pytest.mark.parametrize("hidden", [7, 900], ids=["rows", "columns"])
+@pytest.mark.parametrize("recurrence", [LSTM, GRU])
+def test_compiled_products_round_to_bfloat16_and_sum_in_float32(
+    recurrence, hidden, monkeypatch, two_threads
+):
+    """Two threads share the rows, or of wide layers the columns. The loop in Python rounds the
+    same factors; it differs where a last bit makes one of them round the other way."""
+    if not native.serves(torch.device("cpu"), torch.float32, torch.bfloat16):
+        pytest.skip("no AMX")
+    torch.set_default_dtype(torch.float32)
+    encoder = GaussianNet(30 + hidden, 33, 2, 5)
+    cell = VRNNCell(StandardNormal(5), encoder, MLP(5, 65, 2), recurrence(95, hidden))
+    phi_x, noise = (torch.randn(3, 21, width) for width in (30, 5))
+    state = tuple(torch.randn(1, 21, hidden) for _ in range(cell.rnn.tensors))
+    inputs = [x.requires_grad_() for x in (phi_x, noise, *state)]
+    inputs = phi_x, phi_x, tuple(inputs[2:]), noise
+
+    def both(unroll):
+        with torch.autocast("cpu", torch.bfloat16):
+            values, gradients = values_and_gradients(unroll, cell, inputs)
+        return [*values, *gradients]
+
+    ours, exact = both(unroll_native), values_and_gradients(unroll_plain, cell, inputs)
+    monkeypatch.setattr(Tape, "compiled", False)
+    for one, other, far in zip(ours, both(unroll_fused), [*exact[0], *exact[1]], strict=True):
+        error = (one - other).norm() / other.norm()
+        assert error < 1e-3 or error < (one - far).norm() / far.norm() / 10
+
+
 @pytest.mark.parametrize("make", [unroll_native, unroll_fused])
 def test_gates_far_from_zero_give_finite_gradients(make):
     cell = make_cell(LSTM).float()
@@ -321,7 +361,10 @@ def test_an_engine_asked_for_by_name_fails_where_it_cannot_run(no_compiler):
     phi_x, u, state, noise = make_inputs(cell)
     with pytest.raises(ValueError, match=r"model.engine=native cannot run: it could not be com"):
         unroll_native(cell, phi_x, u, state, noise)
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="no mixed prec"):
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match="needs a processor with AMX"),
+    ):
         unroll_native(cell, phi_x, u, state, noise)
     with pytest.raises(ValueError, match="it does not compute in bfloat16"):
         unroll_native(cell.bfloat16(), phi_x.bfloat16(), u, state, noise)

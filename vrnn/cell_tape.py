@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vrnn.cell import Unrolled, VRNNCell
-from vrnn.fused import Product, ReLU, Sample
+from vrnn.fused import ReLU, Sample
 from vrnn.network_tape import dense, from_state, mlp, to_state
 from vrnn.networks import GaussianNet, State, at_least_float32, dense_layers, positive
 from vrnn.tape import Tape
@@ -46,7 +46,7 @@ def write(cell: VRNNCell, from_x: Tensor, from_u: Tensor, state: State, noise: T
     dense(tape, hidden, cell.encoder.out.weight, bias, out)
     if prior is not None:
         hidden = mlp(tape, h[:-1], dense_layers(prior.hidden))
-        tape.add(Product(hidden, prior.out.weight[:Z], out[..., :Z]))
+        tape.add_product(hidden, prior.out.weight[:Z], out[..., :Z])
     z = tape.slot(Z, output=True, dtype=noise.dtype)
     tape.add(Sample(out, noise, z))
 

@@ -140,28 +140,35 @@ class Bias(Given):
 
 
 class Product(Operation):
-    """y_t += W x_t, in the data type of y."""
+    """y_t += W x_t, in the data type of y, with W and x, or the gradient, rounded to `factors`."""
 
     kind = 1
 
-    def __init__(self, x: Slot, weight: Tensor, y: Slot) -> None:
-        self.given, self.x, self.y = weight, x, y
+    def __init__(self, x: Slot, weight: Tensor, y: Slot, factors: torch.dtype) -> None:
+        self.given, self.x, self.y, self.factors = weight, x, y, factors
         self.weight, self.slots = weight.detach().to(y.values.dtype), (x, y)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        return x.to(self.factors).to(self.y.values.dtype)
+
+    @cached_property
+    def factor(self) -> Tensor:
+        return self.rounded(self.weight)
 
     def forward(self, t: int) -> None:
         y = self.y.at[t]
-        torch.addmm(y, self.x.at[t].to(y), self.weight.t(), out=y)
+        torch.addmm(y, self.rounded(self.x.at[t]), self.factor.t(), out=y)
 
     def backward(self, t: int) -> None:
-        dx, dy = self.x.grad_at[t], self.y.grad_at[t]
+        dx, dy = self.x.grad_at[t], self.rounded(self.y.grad_at[t])
         if dx.dtype == dy.dtype:
-            torch.addmm(dx, dy, self.weight, out=dx)
+            torch.addmm(dx, dy, self.factor, out=dx)
         else:
-            dx.add_(dy @ self.weight)
+            dx.add_(dy @ self.factor)
 
     def gradient(self) -> Tensor:
-        dy, x = self.y.grads.flatten(0, 1), self.x.values.flatten(0, 1)
-        return (dy.t() @ x.to(dy)).to(self.given)
+        dy, x = (v.flatten(0, 1).to(self.factors) for v in (self.y.grads, self.x.values))
+        return (dy.t() @ x).to(self.given)
 
     def native(self) -> native.Operation:
         operation = super().native()

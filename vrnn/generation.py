@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vrnn.fused import Product, ReLU, Sample, Slot
+from vrnn.fused import ReLU, Sample, Slot
 from vrnn.network_tape import dense, from_state, mlp, to_state
 from vrnn.networks import (
     MLP,
@@ -108,7 +108,7 @@ class Step:
         inputs = drawing.slot(X + features)
         if phi_z is not None:
             phi = mlp(drawing, z, dense_layers(phi_z), inputs[..., X:])
-            drawing.add(Product(phi, first.weight[:, :features], hidden))
+            drawing.add_product(phi, first.weight[:, :features], hidden)
         drawing.add(ReLU(hidden))
         params = dense(drawing, mlp(drawing, hidden, decoder), model.out.weight, model.out.bias)
 

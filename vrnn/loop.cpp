@@ -2,6 +2,7 @@
 // vrnn/native.py compiles it, lays out the structs and calls the functions at the end.
 
 #include <ATen/cpu/vec/vec.h>
+#include <ATen/native/CPUBlas.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -12,12 +13,15 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 namespace {
 
 template <class S>
 using Vec = at::vec::Vectorized<S>;
+using at::BFloat16;
+namespace blas = at::native::cpublas;
 
 enum Kind : int64_t { GIVEN, PRODUCT, RELU, SAMPLE, LSTM, GRU };
 
@@ -60,30 +64,43 @@ constexpr int ROWS = 4, VECTORS = 3;
 #endif
 constexpr int64_t DEPTH = 256;  // inputs at a time, so that their weights stay in the L1 cache
 
-template <class S>
-constexpr int64_t PANEL = VECTORS * Vec<S>::size();
+// The factors of a product are of type W: that of all else or, their sums in float, bfloat16.
+template <class W>
+constexpr bool ROUNDED = std::is_same_v<W, BFloat16>;
+constexpr int64_t BLOCK = 32;  // inputs that oneDNN multiplies at once, in bfloat16
 
-// W as panels of PANEL outputs, each (inputs, PANEL) in memory; the last is filled up with zeros.
-template <class S>
+template <class W>
+constexpr int64_t PANEL = ROUNDED<W> ? 64 : VECTORS * Vec<W>::size();
+
+template <class W>
+std::unique_ptr<W, decltype(&std::free)> allocate(int64_t count) {
+  const int64_t bytes = (count * sizeof(W) + 63) / 64 * 64;
+  std::unique_ptr<W, decltype(&std::free)> data{static_cast<W*>(std::aligned_alloc(64, bytes)), &std::free};
+  if (bytes > 0 && !data) throw std::bad_alloc();
+  return data;
+}
+
+// A matrix as panels of PANEL outputs, each (depth, PANEL) in memory, in bfloat16 (depth / 2, PANEL,
+// 2). What is over in the last panel, and of inputs, is zero.
+template <class W>
 struct Packed {
-  int64_t outputs, inputs;
-  std::unique_ptr<S, decltype(&std::free)> data{nullptr, &std::free};
+  const int64_t outputs, inputs, depth = ROUNDED<W> ? (inputs + BLOCK - 1) / BLOCK * BLOCK : inputs;
+  std::unique_ptr<W, decltype(&std::free)> data = allocate<W>(panels() * PANEL<W> * depth), factors;
 
-  Packed(int64_t outputs, int64_t inputs) : outputs(outputs), inputs(inputs) {
-    const int64_t bytes = panels() * PANEL<S> * inputs * sizeof(S);
-    data.reset(static_cast<S*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
-    if (bytes > 0 && !data) throw std::bad_alloc();
-  }
+  Packed(int64_t outputs, int64_t inputs, int64_t rows)
+      : outputs(outputs), inputs(inputs), factors(allocate<W>(ROUNDED<W> ? rows * depth : 0)) {}
 
-  int64_t panels() const { return (outputs + PANEL<S> - 1) / PANEL<S>; }
-  S* panel(int64_t p) const { return data.get() + p * PANEL<S> * inputs; }
+  int64_t panels() const { return (outputs + PANEL<W> - 1) / PANEL<W>; }
+  W* panel(int64_t p) const { return data.get() + p * PANEL<W> * depth; }
 
+  template <class S>
   void fill(int64_t p, const S* weight, int64_t row, int64_t column) {
-    const int64_t first = p * PANEL<S>, count = std::min(PANEL<S>, outputs - first);
-    S* to = panel(p);
-    for (int64_t k = 0; k < inputs; k++)
-      for (int64_t n = 0; n < PANEL<S>; n++)
-        *to++ = n < count ? weight[(first + n) * row + k * column] : S(0);
+    const int64_t first = p * PANEL<W>, count = std::min(PANEL<W>, outputs - first);
+    W* to = panel(p);
+    for (int64_t k = 0; k < depth; k++)
+      for (int64_t n = 0; n < PANEL<W>; n++)
+        to[ROUNDED<W> ? (k / 2 * PANEL<W> + n) * 2 + k % 2 : k * PANEL<W> + n] =
+            n < count && k < inputs ? W(weight[(first + n) * row + k * column]) : W(0);
   }
 };
 
@@ -129,6 +146,29 @@ void multiply(const Packed<S>& w, const S* x, int64_t x_row, S* y, int64_t y_row
                          y + b * y_row + p * PANEL<S>, y_row, w.outputs - p * PANEL<S>);
 }
 
+// In bfloat16, by oneDNN: x is rounded first, by all threads that share its rows.
+void multiply(const Packed<BFloat16>& w, const float* x, int64_t x_row, float* y, int64_t y_row,
+              const Share& share) {
+  using V = Vec<float>;
+  constexpr int64_t n = V::size();
+  const int64_t blocks = w.depth / BLOCK, end = blocks * (share.part + 1) / share.parts * BLOCK;
+  const auto count = [&](int64_t k) { return std::clamp(w.inputs - k, int64_t(0), n); };
+  for (int64_t b = share.first_row; b < share.last_row; b++)
+    for (int64_t k = blocks * share.part / share.parts * BLOCK; k < end; k += 2 * n) {
+      const float* from = x + b * x_row + k;
+      at::vec::convert_float_bfloat16(V::loadu(from, count(k)), V::loadu(from + n, count(k + n)))
+          .store(w.factors.get() + b * w.depth + k);
+    }
+  if (share.parts > 1) {
+#pragma omp barrier
+  }
+  const int64_t last = w.panels() * (share.part + 1) / share.parts;
+  for (int64_t p = w.panels() * share.part / share.parts; p < last; p++)
+    blas::brgemm(share.last_row - share.first_row, std::min(PANEL<BFloat16>, w.outputs - p * PANEL<BFloat16>),
+                 w.depth, w.depth, PANEL<BFloat16>, y_row, true, w.factors.get() + share.first_row * w.depth,
+                 w.panel(p), y + share.first_row * y_row + p * PANEL<BFloat16>);
+}
+
 // ---- Pointwise operations.
 
 // Calls f(b, n, count) for all rows of a share and vectors of `count` columns from n on.
@@ -150,8 +190,8 @@ Vec<S> positive(Vec<S> a) {
   return at::vec::maximum(a, Vec<S>(0)) + a.abs().neg().exp().log1p() + Vec<S>(1e-4);
 }
 
-template <class S>
-void forward(const Operation<S>& op, const Packed<S>* weight, int64_t t, const Share& share) {
+template <class S, class W>
+void forward(const Operation<S>& op, const Packed<W>* weight, int64_t t, const Share& share) {
   using V = Vec<S>;
   const auto& [x, y, z] = op.slots;
   switch (op.kind) {
@@ -201,8 +241,8 @@ void forward(const Operation<S>& op, const Packed<S>* weight, int64_t t, const S
   }
 }
 
-template <class S>
-void backward(const Operation<S>& op, const Packed<S>* weight, int64_t t, const Share& share) {
+template <class S, class W>
+void backward(const Operation<S>& op, const Packed<W>* weight, int64_t t, const Share& share) {
   using V = Vec<S>;
   const auto& [x, y, z] = op.slots;
   const V one(1);
@@ -271,12 +311,12 @@ void backward(const Operation<S>& op, const Packed<S>* weight, int64_t t, const 
 // each of them had better read only its part of them.
 constexpr int64_t SHARED_BYTES = 4 << 20;
 
-template <class S>
+template <class S, class W>
 struct Program {
   const std::vector<Operation<S>> ops;
   const int64_t rows;
   const bool back;
-  std::vector<std::unique_ptr<Packed<S>>> packed;
+  std::vector<std::unique_ptr<Packed<W>>> packed;
   int64_t bytes = 0;
   bool filled = false;
 
@@ -285,8 +325,9 @@ struct Program {
     for (int64_t k = 0; k < count; k++)
       if (ops[k].kind == PRODUCT) {
         const auto& [x, y, _] = ops[k].slots;
-        packed[k] = std::make_unique<Packed<S>>(back ? x.width : y.width, back ? y.width : x.width);
-        bytes += x.width * y.width * sizeof(S);
+        const auto [outputs, inputs] = back ? std::pair(x.width, y.width) : std::pair(y.width, x.width);
+        packed[k] = std::make_unique<Packed<W>>(outputs, inputs, rows);
+        bytes += x.width * y.width * sizeof(W);
       }
   }
 
@@ -326,6 +367,7 @@ struct Program {
 #pragma omp barrier
           }
         }
+      if (ROUNDED<W>) blas::brgemm_release();
     }
     filled = true;
   }
@@ -333,18 +375,22 @@ struct Program {
 
 }  // namespace
 
-#define FUNCTIONS(S)                                                                            \
-  extern "C" void* program_##S(const Operation<S>* ops, int64_t count, int64_t rows, bool back) { \
-    try {                                                                                       \
-      return new Program<S>(ops, count, rows, back);                                            \
-    } catch (const std::bad_alloc&) {                                                           \
-      return nullptr;                                                                           \
-    }                                                                                           \
-  }                                                                                             \
-  extern "C" void run_##S(void* program, int64_t steps, int64_t threads) {                      \
-    static_cast<Program<S>*>(program)->run(steps, threads);                                     \
-  }                                                                                             \
-  extern "C" void free_##S(void* program) { delete static_cast<Program<S>*>(program); }
+// Whether this processor multiplies in bfloat16.
+extern "C" bool rounds() { return blas::could_pack(at::kBFloat16); }
 
-FUNCTIONS(float)
-FUNCTIONS(double)
+#define FUNCTIONS(name, S, W)                                                                     \
+  extern "C" void* program_##name(const Operation<S>* ops, int64_t count, int64_t rows, bool back) { \
+    try {                                                                                         \
+      return new Program<S, W>(ops, count, rows, back);                                           \
+    } catch (const std::bad_alloc&) {                                                             \
+      return nullptr;                                                                             \
+    }                                                                                             \
+  }                                                                                               \
+  extern "C" void run_##name(void* program, int64_t steps, int64_t threads) {                     \
+    static_cast<Program<S, W>*>(program)->run(steps, threads);                                    \
+  }                                                                                               \
+  extern "C" void free_##name(void* program) { delete static_cast<Program<S, W>*>(program); }
+
+FUNCTIONS(float, float, float)
+FUNCTIONS(double, double, double)
+FUNCTIONS(mixed, float, BFloat16)

@@ -1,12 +1,34 @@
-"""What to say when memory is full."""
+"""Memory that is kept from update to update, and what to say when it is full."""
 
+import ctypes
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-__all__ = ["memory_told"]
+__all__ = ["keep_freed_memory", "memory_told"]
+
+# Of mallopt in glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Lets the C library keep what a process frees, for the next update to use.
+
+    It would give large tensors back to the system, and have every page of the next one cleared
+    anew, which takes a tenth of a float32 update on a CPU and up to half of one in bfloat16.
+
+    Returns:
+        Whether the C library knows how; glibc does.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    options = M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    return mallopt is not None and all(mallopt(option, LARGEST) for option in options)
 
 
 @contextmanager

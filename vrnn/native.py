@@ -29,7 +29,12 @@ FEATURES = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
     "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
 }
-TYPES = {torch.float32: "float", torch.float64: "double"}
+TYPES = {
+    (torch.float32, torch.float32): "float",
+    (torch.float64, torch.float64): "double",
+    (torch.float32, torch.bfloat16): "mixed",
+}
+"""Of slots, and of the factors of products."""
 
 
 class Slot(ctypes.Structure):
@@ -69,6 +74,7 @@ class Program:
 
     Args:
         dtype: of all slots and weights, which have to outlive the program.
+        factors: what a product rounds its factors to, as in `TYPES`.
         rows: K * B.
         backward: run the derivatives, from the last step to the first.
 
@@ -77,10 +83,16 @@ class Program:
     """
 
     def __init__(
-        self, dtype: torch.dtype, operations: Sequence[Operation], rows: int, backward: bool
+        self,
+        dtype: torch.dtype,
+        factors: torch.dtype,
+        operations: Sequence[Operation],
+        rows: int,
+        backward: bool,
     ) -> None:
+        kind = TYPES[dtype, factors]
         make, self.runner, self.free = (
-            getattr(library(), f"{name}_{TYPES[dtype]}") for name in ("program", "run", "free")
+            getattr(library(), f"{name}_{kind}") for name in ("program", "run", "free")
         )
         array = (Operation * len(operations))(*operations)
         self.address = make(array, len(operations), rows, backward)
@@ -95,9 +107,12 @@ class Program:
         self.free(self.address)
 
 
-def serves(device: torch.device, dtype: torch.dtype) -> bool:
+def serves(device: torch.device, dtype: torch.dtype, factors: torch.dtype) -> bool:
     """Whether programs can be made for tensors of this kind, here."""
-    return device.type == "cpu" and dtype in TYPES and library() is not None
+    if device.type != "cpu" or (dtype, factors) not in TYPES:
+        return False
+    built = library()
+    return built is not None and (factors == dtype or bool(built.rounds()))
 
 
 @cache
@@ -114,6 +129,7 @@ def library() -> ctypes.CDLL | None:
         make.argtypes = [ctypes.POINTER(Operation), number, number, ctypes.c_bool]
         runner.argtypes, free.argtypes = [address, number, number], [address]
         make.restype, runner.restype, free.restype = address, None, None
+    built.rounds.restype = ctypes.c_bool
     return built
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vrnn.fused import UPDATES, Product, ReLU, Slot, Start
+from vrnn.fused import UPDATES, ReLU, Slot, Start
 from vrnn.networks import Recurrence, State
 from vrnn.tape import Tape
 
@@ -20,7 +20,7 @@ def dense(tape: Tape, x: Slot, weight: Tensor, bias: Tensor, y: Slot | None = No
     """W x + b, into `y` if given."""
     y = tape.slot(len(weight)) if y is None else y
     tape.add_given(bias, y)
-    tape.add(Product(x, weight, y))
+    tape.add_product(x, weight, y)
     return y
 
 
@@ -68,7 +68,7 @@ def from_state(
             tape.add_given(weight.new_zeros(4 * H - gates), a[..., gates : 4 * H])
         if is_top:
             tape.add_given(beside, a[..., 4 * H :])
-        tape.add(Product(states[0][:-1], weight, a[..., update.offset * H :]))
+        tape.add_product(states[0][:-1], weight, a[..., update.offset * H :])
         layers.append((a, states))
     return layers
 
@@ -86,5 +86,6 @@ def to_state(
     gates, update = rnn.gates * rnn.hidden, UPDATES[type(rnn)]
     for layer, (a, states) in enumerate(layers):
         W = update.ordered(rnn.input_weights[layer] if layer else weight)
-        tape.add(Product(below, W, a[..., :gates]), update(a[..., : 4 * rnn.hidden], *states))
+        tape.add_product(below, W, a[..., :gates])
+        tape.add(update(a[..., : 4 * rnn.hidden], *states))
         below = states[0][1:]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vrnn import native
-from vrnn.fused import Bias, Given, Operation, Slot, Start
+from vrnn.fused import Bias, Given, Operation, Product, Slot, Start
 
 __all__ = ["Tape"]
 
@@ -24,13 +24,15 @@ class Tape:
 
     Args:
         like: gives the rows and the device, (*, K * B, *).
-        dtype: that of the products.
+        factors: the data type of what is multiplied.
         steps: T.
         keep: whether to remember all steps, as the backward pass needs, or of outputs only.
     """
 
-    def __init__(self, like: Tensor, dtype: torch.dtype, steps: int, keep: bool) -> None:
-        self.like, self.dtype, self.steps, self.keep = like, dtype, steps, keep
+    def __init__(self, like: Tensor, factors: torch.dtype, steps: int, keep: bool) -> None:
+        self.like, self.factors, self.steps, self.keep = like, factors, steps, keep
+        # A product gives what it multiplies, but for compiled ones, which round for themselves.
+        self.dtype = like.dtype if native.serves(like.device, like.dtype, factors) else factors
         self.slots: list[Slot] = []
         self.beforehand: list[Operation] = []
         self.operations: list[Operation] = []
@@ -43,7 +45,7 @@ class Tape:
         output: bool = False,
         dtype: torch.dtype | None = None,
     ) -> Slot:
-        """Allocates a slot of T + `boundary` steps, in the products' data type or another."""
+        """Allocates a slot of T + `boundary` steps, in the data type of products or another."""
         steps = self.steps + boundary
         kept = steps if self.keep or output else 1
         shape = kept, self.like.shape[-2], width
@@ -60,6 +62,10 @@ class Tape:
     def add_given(self, x: Tensor, y: Slot) -> None:
         """y_t = x_t, or x where it is the same at all steps. Shapes: (T, B, N) or (N,)."""
         self.early().append(Bias(x, y) if x.ndim == 1 else Given(x, y))
+
+    def add_product(self, x: Slot, weight: Tensor, y: Slot) -> None:
+        """y_t += W x_t."""
+        self.add(Product(x, weight, y, self.factors))
 
     def early(self) -> list[Operation]:
         """Where to write what is known: before the loop on a GPU, where every operation costs a
@@ -121,12 +127,12 @@ class Tape:
     @property
     def compiled(self) -> bool:
         kinds = {slot.values.dtype for slot in self.slots}
-        return kinds == {self.dtype} and native.serves(self.like.device, self.dtype)
+        return kinds == {self.dtype} and native.serves(self.like.device, self.dtype, self.factors)
 
     def program(self, backward: bool) -> native.Program:
         """The operations in `loop.cpp`."""
         rows = [operation.native() for operation in self.operations]
-        return native.Program(self.dtype, rows, self.like.shape[-2], backward)
+        return native.Program(self.dtype, self.factors, rows, self.like.shape[-2], backward)
 
 
 class Loop(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from weakref import WeakSet
 
 import torch
@@ -51,11 +52,12 @@ def repeat(
 def unroll_fast(cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
     """As `unroll_plain`, by whichever of the ways below is the fastest that runs here.
 
-    `unroll_fused` on a CPU, but for mixed precision, and `unroll_graph` on a GPU; `unroll_split`
-    elsewhere.
+    `unroll_fused` on a CPU and `unroll_graph` on a GPU; `unroll_split` elsewhere.
     """
-    if not reason_against("cpu", cell, phi_x):
+    if (reason := reason_against("cpu", cell, phi_x)) is None:
         return unroll_fused(cell, phi_x, u, state, noise)
+    if phi_x.device.type == "cpu" and not torch.compiler.is_compiling():
+        tell(reason)
     if not reason_against("cuda", cell, phi_x) and cell not in unrecorded:
         try:
             return unroll_graph(cell, phi_x, u, state, noise)
@@ -74,8 +76,6 @@ def unroll_native(
         ValueError: where the loop cannot be compiled or does not serve the device or precision.
     """
     reason = reason_against("cpu", cell, phi_x)
-    if reason is None and phi_x.dtype not in native.TYPES:
-        reason = f"it does not compute in {str(phi_x.dtype).removeprefix('torch.')}"
     if reason is None and native.library() is None:
         reason = "it could not be compiled, for the reason logged above"
     if reason is not None:
@@ -104,13 +104,25 @@ def reason_against(device: str, cell: VRNNCell, phi_x: Tensor) -> str | None:
     """Why the loop outside autograd that is for `device` does not serve here, if so."""
     if phi_x.device.type != device:
         return f"it runs on a {NAMES[device]}, not on {phi_x.device}"
-    if device == "cpu" and torch.is_autocast_enabled(device):
-        return "it knows no mixed precision"
+    if device == "cpu":
+        mixed = torch.is_autocast_enabled(device)
+        factors = torch.get_autocast_dtype(device) if mixed else phi_x.dtype
+        kind = str(factors).removeprefix("torch.")
+        if (torch.float32 if mixed else factors, factors) not in native.TYPES:
+            return f"it does not compute in {kind}"
+        if mixed and not native.serves(phi_x.device, torch.float32, factors):
+            return f"in {kind} it needs a processor with AMX and a C++ compiler"
     if type(cell) is not VRNNCell:
         return f"it is that of VRNNCell, not of {type(cell).__name__}"
     if name := unknown(*cell.children()):
         return f"it does not know {name}"
     return "it is not for torch.compile" if torch.compiler.is_compiling() else None
+
+
+@cache
+def tell(reason: str) -> None:
+    """Once in a process."""
+    log.warning("The loop over time is autograd's, slower than the compiled one: %s", reason)
 
 
 NAMES = {"cpu": "CPU", "cuda": "GPU"}
