@@ -23,7 +23,7 @@ __all__ = ["Operation", "Program", "Slot", "library", "serves"]
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("loop.cpp")
+SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("loop.cpp", "product.h"))
 TORCH = Path(torch.__file__).parent
 FEATURES = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
@@ -143,7 +143,7 @@ def build() -> Path:
         f"-DCPU_CAPABILITY_{capability}",
         f"-I{TORCH / 'include'}",
     ]
-    made_from = [SOURCE.read_text(), torch.__version__, *flags]
+    made_from = [SOURCE.read_text(), HEADER.read_text(), torch.__version__, *flags]
     key = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:16]
     file = Path(os.environ.get("VRNN_CACHE") or Path.home() / ".cache" / "vrnn") / f"loop-{key}.so"
     if file.exists():
