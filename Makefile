@@ -11,10 +11,10 @@ train: $(READY)
 	$(BIN)/python train.py experiment=first
 
 test: $(TOOLS)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical
 
 test-slow: $(TOOLS)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n logical
 
 lint: $(TOOLS)
 	$(BIN)/ruff check .
