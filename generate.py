@@ -43,7 +43,9 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     parser.add_argument(
-        "--out", type=Path, help="folder of the files (default: samples/ of the run)"
+        "--out",
+        type=Path,
+        help="folder of the files (default: samples/ of the run, or beside the checkpoint)",
     )
     args = parser.parse_intermixed_args()
 
@@ -59,14 +61,16 @@ def generate(args: argparse.Namespace) -> list[Path]:
     from datamodules.loading import load_data
     from vrnn.checkpoint import find_checkpoint, load_module
 
-    if args.n < 1 or (args.steps is not None and args.steps < 1):
-        raise ValueError("--n and --steps must be at least 1")
+    for option, value in (("n", args.n), ("steps", args.steps)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{option} must be at least 1, not {value}")
     if args.prime < 0:
         raise ValueError(f"--prime must not be negative, as {args.prime} is")
     if args.overrides and not args.prime:
         raise ValueError(f"{args.overrides[0]} is of use with --prime only, which reads the data")
     module = load_module(args.run)
-    out = args.out or find_checkpoint(args.run).parent.parent / "samples"
+    beside = find_checkpoint(args.run).parent
+    out = args.out or (beside.parent if beside.name == "checkpoints" else beside) / "samples"
     prime = None
     if args.prime:
         data = load_data(module.hparams["data"], args.overrides)

@@ -35,8 +35,9 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from lightning.pytorch.utilities import rank_zero_only
     from omegaconf import OmegaConf
 
-    from callbacks.checks import check_bits, check_kind, check_precision
+    from callbacks.checks import check_bits, check_kind, check_resumed, check_trainer
     from callbacks.errors import check_types
+    from callbacks.progress import Progress
     from callbacks.record import record
     from callbacks.samples import write_real
     from callbacks.tracking import close_loggers, describe_metrics, quieten_lightning
@@ -49,7 +50,9 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     # The module takes particles and seed as they stand at the top.
     check_types({**plain, "_target_": "vrnn.module.VRNNModule"})
-    check_precision(cfg.trainer.precision)
+    check_trainer(plain["trainer"])
+    if not 0 <= cfg.seed < 2**32:
+        raise ValueError(f"seed must be between 0 and {2**32 - 1}, not {cfg.seed}")
     seed_everything(cfg.seed, workers=True, verbose=False)
     data: SequenceData = instantiate(plain["data"])
     data.prepare_data()
@@ -67,6 +70,9 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         seed=cfg.seed,
     )
     check_kind(module.model, data, cfg.x.likelihood)
+    start = resume_from(cfg)
+    if start is not None:
+        check_resumed(start, plain)
     started = time.monotonic()
     if rank_zero_only.rank == 0:
         record(Path(cfg.output_dir), plain, data)
@@ -82,11 +88,13 @@ def run(cfg: "DictConfig") -> dict[str, float]:
             logger.log_hyperparams({**plain, "parameters": module.model.parameter_count})
         describe_metrics(loggers, cfg.bound)
         callbacks = [instantiate(node) for node in plain["callbacks"].values() if node]
+        if cfg.trainer.enable_progress_bar:
+            callbacks.append(Progress())
         trainer: Trainer = instantiate(
             plain["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=cfg.output_dir
         )
         figures = untrained_scores(plain, module, data) if cfg.untrained else {}
-        trainer.fit(module, data, ckpt_path=resume_from(cfg))
+        trainer.fit(module, data, ckpt_path=start)
         if cfg.test:
             best = best_checkpoint(trainer)
             trainer.validate(module, data, ckpt_path=best, verbose=False)
@@ -147,7 +155,8 @@ def conclude(
     splits = [split for split in ("untrained", "val", "test") if f"{split}/elbo" in figures]
     exact = module.model.z_dim == 0
     console = Console()
-    console.print(scores_tables(figures, splits, spaces, cfg.particles, exact))
+    if splits:
+        console.print(scores_tables(figures, splits, spaces, cfg.particles, exact))
     console.print(f"{module.model.parameter_count:,} parameters, {trainer.global_step:,} updates")
     console.print(
         "results: metrics.json, metrics.csv, samples/ and checkpoints/ in", soft_wrap=True
@@ -156,7 +165,8 @@ def conclude(
     page = show(cfg, trainer, module, figures) if cfg.report and not trainer.fast_dev_run else None
     if page is not None:
         console.print(f"to look at: {shown(page)}", soft_wrap=True)
-    console.print(f"next: python evaluate.py {shown(folder)} --k 40", soft_wrap=True)
+    bounds = "" if exact else " --k 40"
+    console.print(f"next: python evaluate.py {shown(folder)}{bounds}", soft_wrap=True)
     console.print(f"      python generate.py {shown(folder)} --n 16", soft_wrap=True)
 
 
@@ -199,19 +209,18 @@ def finished_before(cfg: "DictConfig") -> dict[str, float] | None:
     return figures
 
 
-def resume_from(cfg: "DictConfig") -> str | None:
+def resume_from(cfg: "DictConfig") -> Path | None:
     """The checkpoint to go on from; `ckpt=last` starts afresh where there is none yet."""
-    from vrnn.checkpoint import find_last, read
+    from vrnn.checkpoint import find_last
 
     if cfg.ckpt is None:
         return None
     if cfg.ckpt != "last":
-        read(Path(cfg.ckpt))
-        return str(cfg.ckpt)
+        return Path(cfg.ckpt)
     found = find_last(Path(cfg.output_dir))
     if found is None:
         log.info("ckpt=last: nothing to resume in %s, so training starts afresh", cfg.output_dir)
-    return None if found is None else str(found)
+    return found
 
 
 def tell_how_to_go_on(folder: Path) -> None:
@@ -238,7 +247,7 @@ def main(cfg: "DictConfig") -> float:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from callbacks.checks import check_folder
+    from callbacks.checks import check_folder, check_given
     from callbacks.errors import readable_errors
 
     hydra_cfg = HydraConfig.get()
@@ -256,6 +265,7 @@ def main(cfg: "DictConfig") -> float:
                 f"trainer.devices={cfg.trainer.devices} with -m would start every job on "
                 "every process: use one device a job, trainer.strategy=ddp_spawn, or single runs"
             )
+        check_given(cfg)
         if not sweep and (cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1):
             check_folder(str(OmegaConf.to_container(hydra_cfg.run, resolve=False)))
         try:

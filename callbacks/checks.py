@@ -1,15 +1,33 @@
 """What does not go together, refused in a sentence before training starts."""
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
 
+from callbacks.record import flat
 from datamodules.base import SequenceData
+from vrnn.checkpoint import read
 from vrnn.discrete import DiscreteLikelihood
 from vrnn.sequence_model import SequenceModel
 
-__all__ = ["check_bits", "check_folder", "check_kind", "check_precision"]
+__all__ = [
+    "check_bits",
+    "check_folder",
+    "check_given",
+    "check_kind",
+    "check_resumed",
+    "check_trainer",
+]
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true", "32", "bf16", "16", "64")
+
+FREE = ("model.engine", "model.checkpoint_steps", "model.dropout")
+"""Options of a model that its weights do not depend on."""
 
 
 def check_bits(model: dict[str, Any], data: SequenceData) -> None:
@@ -26,18 +44,68 @@ def check_bits(model: dict[str, Any], data: SequenceData) -> None:
         )
 
 
-def check_precision(precision: str) -> None:
-    """Refuses weights in half precision: the normaliser and the densities would be, too.
+def check_given(cfg: DictConfig) -> None:
+    """Refuses a configuration with options that have to be given and are not.
 
     Raises:
-        ValueError: naming the precision that would do.
+        ValueError: naming them.
     """
+    written = flat(OmegaConf.to_container(cfg, resolve=False))
+    if missing := sorted(key for key, value in written.items() if value == "???"):
+        words = " ".join(f"{key}=<value>" for key in missing)
+        raise ValueError(f"{', '.join(missing)} must be given: {words}")
+
+
+def check_trainer(trainer: dict[str, Any]) -> None:
+    """Refuses what Lightning would take silently, or tell in words of its own.
+
+    Weights in half precision are among it: the normaliser and the densities would be, too.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    accelerator, precision = trainer["accelerator"], str(trainer["precision"])
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if accelerator in ("gpu", "cuda", "mps") and not has_gpu:
+        raise ValueError(
+            f"trainer.accelerator={accelerator}: there is no GPU here that torch can use; "
+            "trainer.accelerator=auto takes what there is"
+        )
     mixed = {"bf16-true": "bf16-mixed", "16-true": "16-mixed"}
     if precision in mixed:
         raise ValueError(
             f"trainer.precision={precision} would keep normaliser and densities in half "
             f"precision; choose {mixed[precision]}"
         )
+    if precision not in PRECISIONS:
+        raise ValueError(f"trainer.precision={precision} is not one of {', '.join(PRECISIONS)}")
+    if precision in ("16", "16-mixed") and (accelerator == "cpu" or not has_gpu):
+        raise ValueError(f"trainer.precision={precision} is for GPUs; choose bf16-mixed")
+    if (trainer["gradient_clip_val"] or 0) < 0:
+        raise ValueError(
+            f"trainer.gradient_clip_val must not be negative, not {trainer['gradient_clip_val']}"
+        )
+
+
+def check_resumed(checkpoint: Path, config: dict[str, Any]) -> None:
+    """Refuses to go on with another model, or with options that the checkpoint brings itself.
+
+    Raises:
+        CheckpointError: if the file is no usable checkpoint.
+        ValueError: naming an option that differs.
+    """
+    before = read(checkpoint)["hyper_parameters"]
+    for part, free in (("model", FREE), ("optim", ())):
+        was, now = (flat(json.loads(json.dumps(c[part])), part) for c in (before, config))
+        changed = [
+            k for k in was.keys() | now.keys() if k not in free and was.get(k) != now.get(k)
+        ]
+        if changed:
+            key = min(changed, key=lambda k: (k.count("."), k))
+            raise ValueError(
+                f"{checkpoint} was trained with {key}={was.get(key)}, and goes on with it; "
+                f"{key}={now.get(key)} is for a run of its own, without ckpt="
+            )
 
 
 def check_kind(model: SequenceModel, data: SequenceData, fitting: str) -> None:

@@ -46,7 +46,9 @@ def readable_errors(folder: Path | None = None, end: bool = True) -> Iterator[No
             raise
         told = str(cause) if cause is not None else f"{type(error).__name__}: {error}"
         where = save_traceback(folder, told)
-        print(f"{Path(sys.argv[0]).name}: {told}{where}", file=sys.stderr)
+        program = Path(sys.argv[0])
+        name = program.parent.name if program.name == "__main__.py" else program.name
+        print(f"{name}: {told}{where}", file=sys.stderr)
         if end:
             sys.exit(1)
 

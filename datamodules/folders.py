@@ -112,6 +112,8 @@ class SequenceFolder(SequenceData):
             and not any(part.startswith(".") for part in path.relative_to(self.root).parts)
         )
         if not files:
+            if not self.root.is_dir():
+                raise FileNotFoundError(f"data.root={self.root}: there is no such folder")
             raise FileNotFoundError(
                 f"there are no {' or '.join(self.suffixes)} files in {self.root.absolute()}; name "
                 "the folder by data.root=<folder>"
@@ -156,10 +158,10 @@ class SequenceFolder(SequenceData):
         if not layouts:
             return (), {}
         (width, names), _ = layouts.most_common(1)[0]
-        wanted = ", ".join(names) if names else str(width)
+        wanted = described(width, names)
         others = {
-            i.file: f"{self.root / i.file} has the columns "
-            f"{', '.join(i.found.columns) or i.found.x.shape[1]} where most files have {wanted}"
+            i.file: f"{self.root / i.file} has "
+            f"{described(i.found.x.shape[1], i.found.columns)} where others have {wanted}"
             for i in items
             if (i.found.x.shape[1], i.found.columns) != (width, names)
         }
@@ -208,7 +210,7 @@ class SequenceFolder(SequenceData):
         n = max(1, round(HELD_BACK * len(units)))
         if len(units) < 3:
             raise ValueError(
-                f"{self.root} has {len(units)} sequences to be used, too few for three splits"
+                f"{self.root} has {len(units)} usable sequences, too few for three splits"
             )
         order = np.random.default_rng(self.split_seed).permutation(len(units))
         split_of = {units[j]: split_at(place, n) for place, j in enumerate(order)}
@@ -284,6 +286,11 @@ def by_split(corpus: Ragged, splits: Sequence[str | None]) -> dict[str, Ragged]:
         split: corpus.select([i for i, its in enumerate(splits) if its == split])
         for split in ("train", "val", "test")
     }
+
+
+def described(width: int, names: Sequence[str]) -> str:
+    """The columns of a sequence, in words."""
+    return f"the columns {', '.join(names)}" if names else f"{width} unnamed columns"
 
 
 def stem(file: str) -> str:

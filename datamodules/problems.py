@@ -32,7 +32,7 @@ def report(problems: Sequence[str], total: int, missing: str) -> None:
         return
     message = f"{len(problems)} of {total} files cannot be used: {some(problems, '; ')}"
     if missing == "error":
-        raise ValueError(f"{message}. Mend them, or go on without them by data.missing=skip")
+        raise ValueError(f"{message}. Fix them, or go on without them by data.missing=skip")
     log.warning("skipped: %s", message)
 
 

@@ -62,7 +62,7 @@ def infer(
 
 def padded(model: SequenceModel, sequences: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Raw sequences (T_i, D) as standardised x (T, B, D) and mask (T, B)."""
-    raw = [torch.from_numpy(np.asarray(s, np.float64)) for s in sequences]
+    raw = [torch.from_numpy(np.array(s, np.float64)) for s in sequences]
     x = torch.nn.utils.rnn.pad_sequence([model.normaliser.standardise(s).float() for s in raw])
     lengths = torch.tensor([len(s) for s in raw])
     place = model.out.weight.device

@@ -114,7 +114,7 @@ def tiles(run: Run) -> list[Tile]:
     counts = [
         ("parameters", "Parameters", ""),
         ("updates", "Updates", ""),
-        ("minutes", "Time", "minutes"),
+        ("minutes", "Minutes", ""),
     ]
     for key, label, unit in counts:
         if key in run.figures:

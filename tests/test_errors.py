@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def sentence(shown: str) -> str:
 
 TRAIN = {
     "optim.lr=abc": r"train.py: optim.optimizer.lr=abc must be a number",
-    "optim.lr=-1": r"Invalid learning rate: -1",
+    "optim.lr=-1": r"optim.optimizer: Invalid learning rate: -1",
+    "optim=adam_cosine": r"train.py: optim.steps must be given: optim.steps=<value>",
+    "seed=-1": r"seed must be between 0 and 4294967295, not -1",
     "seed=abc": r"train.py: seed=abc must be a number",
     "particles=1.5": r"particles=1.5 must be a whole number",
     "particles=0": r"particles must be at least 1, not 0",
@@ -49,8 +52,13 @@ TRAIN = {
     "model.rnn_layers=0": r"model.rnn_layers must be at least 1, not 0",
     "model.likelihood.components=0": r"likelihood.components must be at least 1",
     "trainer.max_epochs=ten": r"trainer.max_epochs=ten must be a number",
-    "trainer.precision=foo": r"Precision 'foo' is invalid. Allowed precision values",
+    "trainer.precision=foo": r"trainer.precision=foo is not one of 32-true, bf16-mixed, 16-mixed",
+    "trainer.precision=16-mixed": r"trainer.precision=16-mixed is for GPUs; choose bf16-mixed",
+    "trainer.gradient_clip_val=-1": r"trainer.gradient_clip_val must not be negative, not -1",
     "callbacks.gradients.nonfinite=foo": r"nonfinite=foo is not one of stop, skip",
+    "objective.kl_start=0.5": r"kl_start=0.5 with objective.kl_steps=0 is no warm-up",
+    "objective.kl_steps=9": r"kl_start=1.0 with objective.kl_steps=9 is no warm-up",
+    "objective.free_bits=-1": r"objective.free_bits must not be negative, and is -1",
     "objective.kl_start=2": r"objective.kl_start must be between 0 and 1, not 2",
     "ckpt=nowhere.ckpt": r"cannot load nowhere.ckpt: there is no such file",
     "ckpt=pyproject.toml": r"cannot load pyproject.toml: it ",
@@ -87,6 +95,36 @@ def test_a_missing_corpus_names_its_remedies(
     assert "data.split=foo is not one of paper, task1, holdout" in sentence(shown)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(tmp_path: Path, command: Command) -> None:
+    options = ["logger=csv", "trainer.accelerator=gpu", f"hydra.run.dir={tmp_path}"]
+    shown = command.fails("train.py", *options)
+    assert "trainer.accelerator=gpu: there is no GPU here" in sentence(shown)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["model.rnn=gru"],
+            r"was trained with model.rnn=lstm, .* model.rnn=gru is for a run",
+        ),
+        (["optim.lr=0.5"], r"was trained with optim.lr=.*, .* optim.lr=0.5 is for a run of its"),
+        (["ckpt=nowhere.ckpt"], r"cannot load nowhere.ckpt: there is no such file"),
+    ],
+)
+def test_a_run_goes_on_as_it_was_or_is_left_alone(
+    options: list[str], message: str, run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    resumed = ["trainer.max_epochs=2", "untrained=false", "test=false", "model=rnn_gauss"]
+    with pytest.raises(ValueError, match=message):
+        train.run(configure(folder, *resumed, "data.lines=4", "ckpt=last", *options))
+    assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 def test_unknown_options_are_answered_by_hydra(tmp_path: Path, command: Command) -> None:
     shown = command.fails("train.py", "optim.lrr=1", f"hydra.run.dir={tmp_path}")
     assert "Could not override 'optim.lrr'" in shown and "Traceback" not in shown
@@ -118,8 +156,8 @@ def test_evaluate_answers_by_a_sentence(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--n", 0], "--n and --steps must be at least 1"),
-        (["--steps", 0], "--n and --steps must be at least 1"),
+        (["--n", 0], "--n must be at least 1, not 0"),
+        (["--steps", 0], "--steps must be at least 1, not 0"),
         (["--prime", -1], "--prime must not be negative"),
         (["--prime", 100000, "--n", 1], "only 0 sequences of the test split"),
         (["--temperature-z", -1], "a temperature must be 0 .* or above, not -1"),

@@ -151,8 +151,8 @@ def test_bad_lists_are_named(name: str, text: str, message: str, tmp_path: Path)
         ("a;b\n1;2\n", r"0.csv, line 2: '1;2' is no finite number"),
         ("a,b\n", r"0.csv has no frames"),
         ("", r"0.csv has no frames"),
-        ("a,c\n1,2\n", r"0.csv has the columns a, c where most files have a, b"),
-        ("a,b,c\n1,2,3\n", r"0.csv has the columns a, b, c where most files have a, b"),
+        ("a,c\n1,2\n", r"0.csv has the columns a, c where others have the columns a, b"),
+        ("a,b,c\n1,2,3\n", r"0.csv has the columns a, b, c where others have the columns a, b"),
         ("\x00\x01", r"0.csv"),
     ],
 )
@@ -186,7 +186,7 @@ BROKEN_ARRAYS = {
     },
     r"a_lengths must be .* whose sum is 3": {"a": np.zeros((3, 2)), "a_lengths": [3, 0]},
     r"0.npz has no arrays": {},
-    r"0.npz has the columns 3 where most files have 2": {"a": np.zeros((4, 3))},
+    r"0.npz has 3 unnamed columns where others have 2 unnamed": {"a": np.zeros((4, 3))},
 }
 
 
@@ -249,7 +249,7 @@ def test_sketch_rnn_files_are_read_after_the_conversion_that_the_message_names(
     np.savez(folder / "cat.npz", **ragged)
     with pytest.raises(ValueError, match="cat.npz holds pickled") as error:
         Stroke3(folder).setup()
-    command = str(error.value).partition("once: ")[2].partition(". Mend")[0]
+    command = str(error.value).partition("once: ")[2].partition(". Fix")[0]
     monkeypatch.chdir(tmp_path)
     exec(command, {"np": np, "f": folder / "cat.npz"})
     (folder / "cat.npz").unlink()
@@ -285,7 +285,7 @@ def test_splits_named_in_some_files_only_are_refused(tmp_path: Path) -> None:
 def test_too_few_files_and_none_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no \.npy or \.npz files in .*data\.root="):
         NPZFolder(tmp_path).setup()
-    with pytest.raises(ValueError, match="has 2 sequences to be used, too few for three splits"):
+    with pytest.raises(ValueError, match="has 2 usable sequences, too few for three splits"):
         NPZFolder(write_arrays(tmp_path, n=2)).setup()
 
 

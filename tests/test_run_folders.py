@@ -99,7 +99,7 @@ def test_a_folder_that_is_no_run_is_refused(finished, tmp_path):
 def test_the_command_refuses_it_in_a_sentence(tmp_path, command):
     told = command.fails("reports/__main__.py", tmp_path)
     assert told.splitlines() == [
-        f"__main__.py: {tmp_path} is no run: it holds no run.json or metrics.json"
+        f"reports: {tmp_path} is no run: it holds no run.json or metrics.json"
     ]
 
 

@@ -24,7 +24,7 @@ class Scores(Metric):
     probabilities of a discrete likelihood are the same in all spaces.
 
     Of audio, `f_per_sample` is `f_per_step` by the samples of a frame; of a discrete likelihood
-    there are also `f_bits_per_sample`, the less the better.
+    there are also `f_bits_per_sample`, lower is better.
 
     Args:
         log_scales: log scale of every space (`vrnn.normaliser.convert`).

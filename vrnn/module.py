@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from lightning import LightningModule
 from torch import Tensor
@@ -70,7 +71,12 @@ class VRNNModule(LightningModule):
         self.val_scores, self.test_scores = Scores.of(data, discrete), Scores.of(data, discrete)
 
     def configure_optimizers(self) -> Any:
-        optimizer = instantiate(self.optim["optimizer"], self.model.parameters(), _convert_="all")
+        try:
+            optimizer = instantiate(
+                self.optim["optimizer"], self.model.parameters(), _convert_="all"
+            )
+        except InstantiationException as error:
+            raise ValueError(f"optim.optimizer: {error.__cause__ or error}") from error
         if not self.optim.get("scheduler"):
             return optimizer
         scheduler = instantiate(self.optim["scheduler"], optimizer, _convert_="all")

@@ -41,8 +41,8 @@ class Objective(nn.Module, ABC):
         kl_schedule: how it rises, "linear" or "cosine" (half a period).
 
     Raises:
-        ValueError: if `kl_start` is not in [0, 1], `kl_steps` is negative, or the schedule is none
-            of those above.
+        ValueError: if `kl_start` is not in [0, 1], `kl_steps` is negative, one of them is given
+            without the other, or the schedule is none of those above.
 
     Attributes:
         name: as in `val/<name>`, by which the best weights are chosen.
@@ -63,6 +63,11 @@ class Objective(nn.Module, ABC):
         if kl_steps < 0:
             raise ValueError(f"objective.kl_steps must not be negative, and is {kl_steps}")
         choose("objective.kl_schedule", kl_schedule, ("linear", "cosine"))
+        if (kl_start < 1) != (kl_steps > 0):
+            raise ValueError(
+                f"objective.kl_start={kl_start} with objective.kl_steps={kl_steps} is no warm-up: "
+                "give a kl_start below 1 and a number of kl_steps"
+            )
 
         self.kl_start, self.kl_steps, self.kl_schedule = kl_start, kl_steps, kl_schedule
 
@@ -137,8 +142,9 @@ class ELBO(Objective):
         forecast: float = 0.0,
     ) -> None:
         super().__init__(kl_start, kl_steps, kl_schedule)
-        if min(free_bits, forecast) < 0:
-            raise ValueError("objective.free_bits and objective.forecast must not be negative")
+        for name, value in (("free_bits", free_bits), ("forecast", forecast)):
+            if value < 0:
+                raise ValueError(f"objective.{name} must not be negative, and is {value}")
         choose("objective.free_bits_per", free_bits_per, ("step", "dimension"))
 
         self.free_bits, self.free_bits_per, self.forecast = free_bits, free_bits_per, forecast
@@ -295,8 +301,8 @@ class FIVO(Objective):
     ) -> Loss:
         if not isinstance(model, LatentModel):
             raise ValueError(
-                f"objective=fivo needs latent variables, which {type(model).__name__} has not: "
-                "its likelihood is exact, objective=elbo"
+                f"objective=fivo needs latent variables, which {type(model).__name__} has not; "
+                "objective=elbo is its exact likelihood"
             )
         if model.checkpoint_steps is not None:
             raise ValueError(
