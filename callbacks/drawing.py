@@ -49,10 +49,20 @@ def draw_signal(ax: Axes, x: np.ndarray, rate: float) -> None:
 
 
 def draw_tracks(ax: Axes, x: np.ndarray, rate: float) -> None:
-    """Draws each coordinate over time. Shapes: x (T, D)."""
+    """Draws each coordinate over time, the first one on top. Shapes: x (T, D), as of `lanes`."""
     ax.plot(np.arange(len(x)) / rate, x, linewidth=0.7)
     ax.margins(x=0)
-    ax.tick_params(labelsize=6)
+    ax.tick_params(labelsize=6, left=False, labelleft=False)
+
+
+def lanes(columns: dict[str, Sequence[np.ndarray]]) -> dict[str, Sequence[np.ndarray]]:
+    """Gives each coordinate a band of its own, from its lowest to its highest value anywhere: they
+    may be of different units. Shapes: (T_i, D) each."""
+    every = np.concatenate([x for column in columns.values() for x in column])
+    low, high = every.min(0, initial=np.inf), every.max(0, initial=-np.inf)
+    height = 1.1 * np.where(high > low, high - low, 1.0)
+    place = np.arange(every.shape[1])
+    return {title: [(x - low) / height - place for x in c] for title, c in columns.items()}
 
 
 def draw_audio(ax: Axes, x: np.ndarray, rate: float) -> None:
@@ -100,6 +110,8 @@ def draw(kind: str, sequences: Sequence[np.ndarray], rate: float) -> Figure:
 
 def draw_columns(kind: str, columns: dict[str, Sequence[np.ndarray]], rate: float) -> Figure:
     """Draws several lists of sequences side by side, each under its title."""
+    if kind == "real":
+        columns = lanes(columns)
     rows = max(len(column) for column in columns.values())
     height = 2.0 if kind == "audio" else 1.1
     size = (7 * len(columns), height * rows + 0.4)

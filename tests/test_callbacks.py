@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import train
-from callbacks.drawing import draw, draw_latents
+from callbacks.drawing import draw, draw_latents, lanes
 from callbacks.gradients import Gradients
 from callbacks.latents import Latents
 from callbacks.max_norm import MaxNorm, incoming
@@ -70,6 +70,21 @@ def test_every_kind_of_sequence_can_be_drawn(kind: str, tmp_path: Path) -> None:
     draw(kind, lines, rate=65.6).savefig(tmp_path / "full.png")
     draw(kind, [np.zeros((1, 3))], rate=65.6).savefig(tmp_path / "empty.png")
     assert ink(tmp_path / "full.png") > 0.001
+
+
+def test_coordinates_of_any_unit_have_bands_of_their_own() -> None:
+    """From the first downwards, and the same ones for all sequences."""
+    rng = np.random.default_rng(0)
+    units, zero = np.array([1.0, 50.0, 1e3, 0.0]), np.array([0.0, 100.0, -5e3, 7.0])
+    columns = {name: [zero + units * rng.normal(size=(9, 4))] for name in ("real", "generated")}
+    (real,), (generated,) = lanes(columns).values()
+    both = np.concatenate([real, generated])
+    low, high = both.min(0), both.max(0)
+    assert (low[:-1] > high[1:]).all()
+    np.testing.assert_allclose((high - low)[:3], 1 / 1.1)
+    for d in range(3):
+        line = np.concatenate([columns["real"][0], columns["generated"][0]])[:, d]
+        assert np.corrcoef(line, both[:, d])[0, 1] == pytest.approx(1)
 
 
 def test_throughput_is_positive(run: Path) -> None:
