@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.errors import ConfigCompositionException
 
 # Only light imports here: --cfg, --help and tab completion start this file, too.
 if TYPE_CHECKING:
@@ -278,4 +279,13 @@ def main(cfg: "DictConfig") -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        # Hydra leaves while it handles an error that it has told at length.
+        if isinstance(end.__context__, ConfigCompositionException):
+            from callbacks.overrides import meant
+
+            told = meant(str(end.__context__), sys.argv[1:])
+            print(f"\n\n{Path(sys.argv[0]).name}: {told}", file=sys.stderr)
+        raise

@@ -125,11 +125,22 @@ def test_a_run_goes_on_as_it_was_or_is_left_alone(
     assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_unknown_options_are_answered_by_hydra(tmp_path: Path, command: Command) -> None:
-    shown = command.fails("train.py", "optim.lrr=1", f"hydra.run.dir={tmp_path}")
-    assert "Could not override 'optim.lrr'" in shown and "Traceback" not in shown
-    shown = command.fails("train.py", "model=vrnn_gms", f"hydra.run.dir={tmp_path}")
-    assert "vrnn_gmm" in shown and "Traceback" not in shown
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("optim.lrr=1", "there is no option optim.lrr, perhaps optim.lr; "),
+        ("modle=vrnn_gmm", "there is no option modle, perhaps model; "),
+        ("model=vrnn_gms", "there is no model=vrnn_gms, perhaps model=vrnn_gmm"),
+        ("objective.particles=8", "objective.particles belongs to objective=fivo, iwae, which"),
+        ("data.nothing_like_it=1", "there is no option data.nothing_like_it; "),
+    ],
+)
+def test_unknown_options_are_answered_by_hydra_and_a_guess(
+    option: str, meant: str, tmp_path: Path, command: Command
+) -> None:
+    shown = command.fails("train.py", option, f"hydra.run.dir={tmp_path}")
+    assert shown.startswith(("Could not override", "In 'train': Could not find"))
+    assert shown.splitlines()[-1].startswith(f"train.py: {meant}") and "Traceback" not in shown
 
 
 @pytest.mark.parametrize(
