@@ -18,4 +18,4 @@ class Progress(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         text: str = super()._get_train_description(current_epoch)
-        return text if self.trainer.max_epochs != -1 else f"Epoch {current_epoch}"
+        return text.replace("/-2", "  ")  # of max_epochs=-1

@@ -12,6 +12,8 @@ import pytest
 import torch
 import wandb
 from helpers import CONF, build, configure, trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -20,6 +22,7 @@ from callbacks.drawing import draw, draw_latents, lanes
 from callbacks.gradients import Gradients
 from callbacks.latents import Latents
 from callbacks.max_norm import MaxNorm, incoming
+from callbacks.progress import Progress
 from callbacks.tables import scores_tables
 from callbacks.throughput import Throughput
 from callbacks.tracking import (
@@ -70,6 +73,16 @@ def test_every_kind_of_sequence_can_be_drawn(kind: str, tmp_path: Path) -> None:
     draw(kind, lines, rate=65.6).savefig(tmp_path / "full.png")
     draw(kind, [np.zeros((1, 3))], rate=65.6).savefig(tmp_path / "empty.png")
     assert ink(tmp_path / "full.png") > 0.001
+
+
+def test_the_progress_bar_shows_no_end_that_there_is_not(tmp_path: Path) -> None:
+    for epochs, shown in ((-1, "Epoch 4"), (10, "Epoch 4/9")):
+        bar = Progress()
+        logger = CSVLogger(str(tmp_path), version="abc")
+        trainer = Trainer(max_epochs=epochs, callbacks=[bar], logger=logger, accelerator="cpu")
+        bar.setup(trainer, LightningModule(), "fit")
+        assert bar._get_train_description(4).strip() == shown
+        assert "v_num" not in bar.get_metrics(trainer, LightningModule())
 
 
 def test_coordinates_of_any_unit_have_bands_of_their_own() -> None:

@@ -3,7 +3,6 @@
 import gc
 import logging
 import multiprocessing
-import statistics
 import weakref
 
 import pytest
@@ -15,7 +14,6 @@ from vrnn.cell import VRNNCell
 from vrnn.cell_tape import unroll_fused
 from vrnn.likelihoods import GaussianMixture
 from vrnn.networks import GRU, LSTM, MLP, GaussianNet, StandardNormal
-from vrnn.tape import Tape
 from vrnn.unroll import (
     unroll_fast,
     unroll_native,
@@ -200,43 +198,6 @@ def test_under_autocast_it_follows_the_plain_loop():
     assert not torch.equal(fast.z, exact.z)
 
 
-def median_error(unroll, cell, inputs, exact):
-    """Of values and gradients in mixed precision; medians, as a ReLU may switch."""
-    phi_x, _, state, noise = inputs
-    less = phi_x.bfloat16(), phi_x.bfloat16(), tuple(s.float() for s in state), noise.float()
-    with torch.autocast("cpu", torch.bfloat16):
-        values, gradients = values_and_gradients(unroll, cell.float(), less, wanted=inputs)
-    assert {v.dtype for v in (*values[:3], *values[4:])} == {torch.float32}, "all but phi_z"
-    pairs = zip((*values, *gradients), (*exact[0], *exact[1]), strict=True)
-    return statistics.median(((one - other).norm() / other.norm()).item() for one, other in pairs)
-
-
-@pytest.fixture(params=["compiled", "python"])
-def half(request, monkeypatch):
-    """Mixed precision as on a CPU with AMX, or by torch's operations as on a GPU."""
-    if request.param == "python":
-        monkeypatch.setattr(native, "TYPES", {})
-    elif not native.serves(torch.device("cpu"), torch.float32, torch.bfloat16):
-        pytest.skip("no AMX")
-
-
-@pytest.mark.usefixtures("half")
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("recurrence", [LSTM, GRU])
-def test_in_mixed_precision_it_is_as_exact_as_the_plain_loop(recurrence, layers, residual):
-    ours, plain = [], []
-    for seed in range(5):
-        torch.manual_seed(seed)
-        prior = GaussianNet(H, 4, 1, Z) if residual else None
-        cell = make_cell(recurrence, layers, depth=2, prior=prior)
-        inputs = make_inputs(cell)
-        exact = values_and_gradients(unroll_plain, cell, inputs)
-        ours.append(median_error(unroll_fused, cell, inputs, exact))
-        plain.append(median_error(unroll_plain, cell, inputs, exact))
-    assert 1e-3 < statistics.median(ours) < 1.25 * statistics.median(plain)
-
-
 @pytest.fixture
 def no_compiler(monkeypatch, tmp_path):
     """A machine without a compiler, where nothing has been compiled before."""
@@ -245,13 +206,6 @@ def no_compiler(monkeypatch, tmp_path):
     native.library.cache_clear()
     yield
     native.library.cache_clear()
-
-
-@pytest.fixture
-def two_threads():
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("batch", [1, 9])
@@ -280,35 +234,6 @@ def test_two_threads_share_the_columns_of_wide_layers(two_threads):
     values, gradients = values_and_gradients(unroll_native, cell, inputs)
     plain_values, plain_gradients = values_and_gradients(unroll_plain, cell, inputs)
     assert_close([*values, *gradients], [*plain_values, *plain_gradients])
-
-
-@pytest.mark.parametrize("hidden", [7, 900], ids=["rows", "columns"])
-@pytest.mark.parametrize("recurrence", [LSTM, GRU])
-def test_compiled_products_round_to_bfloat16_and_sum_in_float32(
-    recurrence, hidden, monkeypatch, two_threads
-):
-    """Two threads share the rows, or of wide layers the columns. The loop in Python rounds the
-    same factors; it differs where a last bit makes one of them round the other way."""
-    if not native.serves(torch.device("cpu"), torch.float32, torch.bfloat16):
-        pytest.skip("no AMX")
-    torch.set_default_dtype(torch.float32)
-    encoder = GaussianNet(30 + hidden, 33, 2, 5)
-    cell = VRNNCell(StandardNormal(5), encoder, MLP(5, 65, 2), recurrence(95, hidden))
-    phi_x, noise = (torch.randn(3, 21, width) for width in (30, 5))
-    state = tuple(torch.randn(1, 21, hidden) for _ in range(cell.rnn.tensors))
-    inputs = [x.requires_grad_() for x in (phi_x, noise, *state)]
-    inputs = phi_x, phi_x, tuple(inputs[2:]), noise
-
-    def both(unroll):
-        with torch.autocast("cpu", torch.bfloat16):
-            values, gradients = values_and_gradients(unroll, cell, inputs)
-        return [*values, *gradients]
-
-    ours, exact = both(unroll_native), values_and_gradients(unroll_plain, cell, inputs)
-    monkeypatch.setattr(Tape, "compiled", False)
-    for one, other, far in zip(ours, both(unroll_fused), [*exact[0], *exact[1]], strict=True):
-        error = (one - other).norm() / other.norm()
-        assert error < 1e-3 or error < (one - far).norm() / far.norm() / 10
 
 
 @pytest.mark.parametrize("make", [unroll_native, unroll_fused])
