@@ -79,7 +79,8 @@ def test_compiled_products_round_to_bfloat16_and_sum_in_float32(
     monkeypatch.setattr(Tape, "compiled", False)
     for one, other, far in zip(ours, both(unroll_fused), [*exact[0], *exact[1]], strict=True):
         error = (one - other).norm() / other.norm()
-        assert error < 1e-3 or error < (one - far).norm() / far.norm() / 10
+        # One of seven products not rounded would differ by a third of what all of it changes.
+        assert error < (one - far).norm() / far.norm() / 4
 
 
 def test_where_the_compiled_loop_does_not_serve_one_line_says_why(monkeypatch, caplog):
