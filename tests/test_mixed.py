@@ -29,11 +29,11 @@ def median_error(unroll, cell, inputs, exact):
 
 @pytest.fixture(params=["compiled", "python"])
 def half(request, monkeypatch):
-    """Mixed precision as on a CPU with AMX, or by torch's operations as on a GPU."""
+    """Mixed precision as on a CPU that multiplies so, or by torch's operations as on a GPU."""
     if request.param == "python":
         monkeypatch.setattr(native, "TYPES", {})
     elif not native.serves(torch.device("cpu"), torch.float32, torch.bfloat16):
-        pytest.skip("no AMX")
+        pytest.skip("no products in bfloat16")
 
 
 @pytest.mark.usefixtures("half")
@@ -61,7 +61,7 @@ def test_compiled_products_round_to_bfloat16_and_sum_in_float32(
     """Two threads share the rows, or of wide layers the columns. The loop in Python rounds the
     same factors; it differs where a last bit makes one of them round the other way."""
     if not native.serves(torch.device("cpu"), torch.float32, torch.bfloat16):
-        pytest.skip("no AMX")
+        pytest.skip("no products in bfloat16")
     torch.set_default_dtype(torch.float32)
     encoder = GaussianNet(30 + hidden, 33, 2, 5)
     cell = VRNNCell(StandardNormal(5), encoder, MLP(5, 65, 2), recurrence(95, hidden))
@@ -78,6 +78,8 @@ def test_compiled_products_round_to_bfloat16_and_sum_in_float32(
     ours, exact = both(unroll_native), values_and_gradients(unroll_plain, cell, inputs)
     monkeypatch.setattr(Tape, "compiled", False)
     for one, other, far in zip(ours, both(unroll_fused), [*exact[0], *exact[1]], strict=True):
+        if torch.equal(other, other.bfloat16().float()):
+            continue  # autograd has rounded this gradient once more, outside the loop
         error = (one - other).norm() / other.norm()
         # One of seven products not rounded would differ by a third of what all of it changes.
         assert error < (one - far).norm() / far.norm() / 4
@@ -93,4 +95,4 @@ def test_where_the_compiled_loop_does_not_serve_one_line_says_why(monkeypatch, c
         for _ in range(2):
             unroll_fast(cell, phi_x.bfloat16(), phi_x.bfloat16(), state, noise.float())
     (record,) = caplog.records
-    assert record.message.endswith("in bfloat16 it needs a processor with AMX and a C++ compiler")
+    assert "AMX or AVX512-BF16 and a C++ compiler" in record.message

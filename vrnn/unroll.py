@@ -111,7 +111,7 @@ def reason_against(device: str, cell: VRNNCell, phi_x: Tensor) -> str | None:
         if (torch.float32 if mixed else factors, factors) not in native.TYPES:
             return f"it does not compute in {kind}"
         if mixed and not native.serves(phi_x.device, torch.float32, factors):
-            return f"in {kind} it needs a processor with AMX and a C++ compiler"
+            return f"in {kind} it needs a processor with AMX or AVX512-BF16 and a C++ compiler"
     if type(cell) is not VRNNCell:
         return f"it is that of VRNNCell, not of {type(cell).__name__}"
     if name := unknown(*cell.children()):
