@@ -4,7 +4,7 @@
 
 A step is the trace, the ELBO and its gradient, float32, two-layer MLPs unless said otherwise:
   ours   the fast engine
-  bf16   the same in mixed precision, on a GPU or a CPU with AMX
+  bf16   the same in mixed precision, on a GPU or a CPU with AMX or AVX512-BF16
   plain  the plain engine
   jax    the same loss in JAX, jit and lax.scan, if JAX is installed
   lstm   torch.nn.LSTM of the same width, forwards and backwards: the recurrence alone
