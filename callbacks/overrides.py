@@ -24,13 +24,11 @@ def meant(message: str, words: Sequence[str]) -> str:
     """
     if found := re.search(r"Could not find '(.+)/(.+)'", message):
         group, name = found.groups()
-        files = [file.stem for file in (CONF / group).glob("*.yaml")]
-        return f"there is no {group}={name}{guess(name, files, f'{group}=')}"
+        return f"there is no {group}={name}{guess(name, choices(group), f'{group}=')}"
     if found := re.search(r"Could not override '(.+?)'", message):
         name = found[1]
-        group, _, key = name.partition(".")
-        holds = [f.stem for f in sorted((CONF / group).glob("*.yaml")) if has(f, group, key)]
-        if holds:
+        group = name.partition(".")[0]
+        if holds := [one for one in choices(group) if name in options([f"{group}={one}"])]:
             return f"{name} belongs to {group}={', '.join(holds)}, which was not chosen"
         known = options([word for word in words if not word.startswith(name)])
         return (
@@ -44,9 +42,9 @@ def guess(name: str, known: Sequence[str], before: str = "") -> str:
     return f", perhaps {before}{near[0]}" if near else ""
 
 
-def has(file: Path, group: str, key: str) -> bool:
-    content = OmegaConf.load(file)
-    return bool(key) and key in (content.get(group) or content)
+def choices(group: str) -> list[str]:
+    files = sorted((CONF / group).glob("*.yaml"))
+    return [file.stem for file in files if not file.stem.startswith("_")]
 
 
 def options(words: Sequence[str]) -> list[str]:

@@ -110,7 +110,7 @@ def test_options_exist() -> None:
     """Every `key=value` of the text is one of some configuration."""
     groups = {path.name for path in CONF.iterdir() if path.is_dir()} | {"hydra/launcher"}
     choices = [
-        [f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))]
+        [f"{group}={path.stem}" for path in sorted((CONF / group).glob("[!_]*.yaml"))]
         for group in ("data", "model", "objective", "optim")
     ]
     known = set(groups)

@@ -62,7 +62,7 @@ class VRNNModule(LightningModule):
         normaliser = Normaliser(
             data["shift"], data["scale"], data.get("means"), data.get("centre", False)
         )
-        self.model = instantiate(with_levels(model, data), normaliser=normaliser)
+        self.model = instantiate(with_levels(model, data), normaliser=normaliser, _convert_="all")
         self.objective = instantiate(objective)
         self.optim, self.particles, self.seed = optim, particles, seed
         self.figures: dict[str, float] = {}
