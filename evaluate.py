@@ -32,9 +32,13 @@ def main() -> None:
     )
     parser.add_argument(
         "--resampling",
-        default="multinomial",
         choices=["multinomial", "systematic", "never"],
-        help="of fivo (default: multinomial)",
+        help="of fivo (default: as in training by objective=fivo, else multinomial)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="share of effective particles below which fivo resamples (default: likewise, 0.5)",
     )
     parser.add_argument(
         "--runs",
@@ -117,6 +121,9 @@ def score_split(
     if args.limit is not None and args.limit < len(sequences):
         chosen = np.linspace(0, len(sequences) - 1, args.limit).round().astype(int)
         data.splits[args.split] = sequences.select(chosen)
+    objective = module.objective
+    resampling = args.resampling or objective.resampling
+    threshold = objective.threshold if args.threshold is None else args.threshold
     loader = data.loader(args.split, data.eval_batch_size, shuffle=False)
     discrete = module.model.likelihood.discrete
     runs = [Scores.of(module.hparams["data"], discrete) for _ in range(args.runs)]
@@ -126,7 +133,7 @@ def score_split(
             for run, scores in enumerate(runs):
                 seed = args.seed + run
                 figures = score(
-                    module.model, x, mask, ids, particles, seed, bounds, args.resampling
+                    module.model, x, mask, ids, particles, seed, bounds, resampling, threshold
                 )
                 scores.update(ids, mask.sum(0), figures)
     return [scores.compute() for scores in runs]

@@ -139,6 +139,7 @@ def conclude(
     from callbacks.tracking import log_sounds
 
     folder = Path(cfg.output_dir)
+    module.eval()  # Lightning has put training mode back, and dropout with it.
     figures |= {
         "parameters": module.model.parameter_count,
         "particles": cfg.particles,

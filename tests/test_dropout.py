@@ -1,10 +1,14 @@
 """Dropout: what it leaves out, what it leaves alone, and how it is repeated."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import build, configure, trainer
 
+import train
+from callbacks.samples import generate_raw
 from vrnn import RNN, VRNN, segments
+from vrnn.checkpoint import load_module
 from vrnn.objectives import ELBO, IWAE
 
 T, B = 7, 3
@@ -101,6 +105,14 @@ def test_a_training_draws_what_it_left_out_from_its_own_seed(tmp_path):
         fit.fit(module, data)
         losses.append(fit.callback_metrics["train/elbo_per_step"].item())
     assert losses[0] == losses[1]
+
+
+def test_what_a_run_draws_at_its_end_is_what_its_weights_draw_later(tmp_path):
+    cfg = configure(tmp_path, "model.dropout=0.5", "callbacks.checkpoint=null", "untrained=false")
+    train.run(cfg)
+    drawn = np.load(tmp_path / "samples" / "generated.npz")["x"]
+    again = generate_raw(load_module(tmp_path), n=len(drawn), seed=cfg.seed)
+    np.testing.assert_array_equal(drawn, again.x)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 2])

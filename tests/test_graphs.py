@@ -188,6 +188,15 @@ def test_without_gradients_only_what_is_returned_is_kept():
     assert not stretch.keep and any(s.values.stride(0) == 0 for s in stretch.tape.slots)
 
 
+def test_what_was_recorded_in_inference_mode_serves_outside_of_it():
+    cell = make_cell(LSTM)
+    inputs = make_inputs(cell, 6)
+    for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
+        with mode():
+            assert_close(flat(unroll_graph(cell, *inputs)), flat(unroll_plain(cell, *inputs)))
+    assert len(graphs.stretches[cell]) == 1
+
+
 def test_a_cell_keeps_a_limited_number_of_stretches():
     cell = make_cell(LSTM)
     for batch in range(1, graphs.KEPT + 3):

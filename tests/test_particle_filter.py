@@ -174,6 +174,26 @@ def test_its_mean_weight_is_the_kalman_likelihood(kalman, resampling):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("window", [1, 4, 12])
+@pytest.mark.parametrize("objective", [IWAE(64), FIVO(64)], ids=lambda o: o.name)
+def test_windows_that_carry_the_state_add_up_to_a_bound(objective, window):
+    exact = StateSpace(x_dim=2, z_dim=1, h_dim=2)
+    gain, slope, offset, covariance = best_step_by_step(exact)
+    model = filtering(exact, gain, slope, offset, np.diag(covariance) ** 0.5)
+    x, n = draw(exact, 12), 100
+    log_p = exact.kalman(x[:, 0].numpy())
+    gaps = []
+    for seed in range(10):
+        generator, state, total = torch.Generator().manual_seed(seed), None, 0.0
+        for part in x.expand(-1, n, -1).split(window):
+            result = objective(model, part, all_of(part), generator, 0, state)
+            total, state = total + result.bound / n, result.state
+        gaps.append(total - log_p)
+    gap, error = torch.stack(gaps).mean(), torch.stack(gaps).std() / 10**0.5
+    assert -0.1 < gap < 3 * error < 0.05
+
+
+@torch.no_grad()
 def test_bounds_rise_to_the_kalman_likelihood_with_the_particles(kalman):
     exact, posterior = kalman
     model = filtering(exact, *posterior)

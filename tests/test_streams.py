@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import build, configure, trainer
 
+from callbacks.gradients import Gradients
 from datamodules.base import SequenceData
 from datamodules.order import StreamBatches
 from datamodules.ragged import Ragged
@@ -128,6 +129,14 @@ def test_a_row_that_starts_anew_forgets_and_the_others_do_not(tmp_path: Path) ->
     start = module.initial_state(batch._replace(continues=goes_on))
     for s, kept in zip(start, state, strict=True):
         assert torch.equal(s[:, goes_on], kept[:, goes_on]) and (s[:, ~goes_on] == 0).all()
+
+
+def test_a_batch_that_is_not_finite_costs_one_update(tmp_path: Path) -> None:
+    data, module = build(configure(tmp_path, *OPTIONS, "data.carry=100"))
+    data.splits["train"][0][7, 1] = np.nan
+    guard = Gradients("skip", str(tmp_path))
+    trainer(tmp_path, guard, max_steps=8, limit_val_batches=0).fit(module, data)
+    assert guard.skipped == 1
 
 
 def test_the_carried_state_goes_into_the_checkpoint(tmp_path: Path) -> None:

@@ -306,6 +306,21 @@ def test_every_objective_trains_and_chooses_by_its_own_bound(
     assert all(w.dtype != torch.bfloat16 for w in weights.values())
 
 
+def test_validation_resamples_as_training_does(tmp_path: Path) -> None:
+    options = ["model=vrnn_gauss", "objective=fivo", "objective.particles=3"]
+    data, module = build(configure(tmp_path, *options, "objective.resampling=never"))
+    module.log_dict = lambda figures: None
+    with torch.no_grad():
+        for p in module.model.parameters():  # The weights as drawn are too small to matter.
+            p.mul_(3)
+        for batch in data.val_dataloader():
+            module.validation_step(batch, 0)
+            module.score(batch, module.test_scores, 3, {"iwae"})
+    module.on_validation_epoch_end()
+    module.on_test_epoch_end()
+    assert module.figures["val/fivo"] == pytest.approx(module.figures["test/iwae"], rel=1e-6)
+
+
 def test_the_filtering_bound_is_for_models_with_latents(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs latent variables, which RNN has not"):
         train.run(configure(tmp_path, "model=rnn_gauss", "objective=fivo", "untrained=false"))

@@ -153,8 +153,9 @@ def resampling_score(particles: Particles) -> Tensor:
     .. math:: \sum_r [\log \hat p - \log \hat p_{\le t_r}] \sum_k \log \bar w_{t_r}^{a_k}
 
     with the bracket, the evidence of later steps, held constant: its expectation is no figure of
-    interest, its gradient is the part that reparameterisation leaves out. Of multinomial
-    resampling only, whose ancestors are independent. Shapes: (T, K, B) -> (B,).
+    interest, its gradient is the part that reparameterisation leaves out where the steps
+    :math:`t_r` are given: with a threshold of 1 or 0. Of multinomial resampling only, whose
+    ancestors are independent. Shapes: (T, K, B) -> (B,).
     """
     gained = evidence(particles).detach()
     later = gained.sum(0) - gained.cumsum(0)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from vrnn.bounds import (
-    elbo,
     elbo_terms,
     filtering_bound,
     importance_weighted,
@@ -83,6 +82,7 @@ def score(
     seed: int = 0,
     bounds: Collection[str] = ("elbo", "iwae", "paper"),
     resampling: str = "multinomial",
+    threshold: float = 0.5,
 ) -> dict[str, Tensor]:
     """Computes bounds of each sequence.
 
@@ -94,7 +94,7 @@ def score(
             latents.
         bounds: keys of `BOUNDS`; for a model without latents they are all the same, and "elbo"
             always among them, but it has no "open_loop".
-        resampling: of the particle filter behind "fivo".
+        resampling, threshold: of the particle filter behind "fivo".
 
     Returns:
         Nats per sequence, each (B,), float64: "elbo", "log_likelihood" and "kl" as means over the
@@ -117,10 +117,11 @@ def score(
     if {"elbo", "iwae", "paper"} & set(bounds):
         figures |= trajectories(model, x, mask, ids, particles, seed, bounds)
     if "fivo" in bounds:
-        figures["fivo"] = filtered(model, x, mask, ids, particles, seed, resampling)
+        figures["fivo"] = filtered(model, x, mask, ids, particles, seed, resampling, threshold)
     if "open_loop" in bounds:
         noise = sequence_noise(ids, mask, model.z_dim, range(1), seed, x.dtype)
-        figures["open_loop"] = elbo(model.open_loop(x, mask, noise), x, mask).double()
+        log_likelihood, kl = elbo_terms(model.open_loop(x, mask, noise), x, mask)
+        figures["open_loop"] = (log_likelihood - kl).double().sum(0)
     return figures
 
 
@@ -132,6 +133,7 @@ def filtered(
     particles: int,
     seed: int,
     resampling: str,
+    threshold: float,
 ) -> Tensor:
     """The filtering bound of each sequence, (B,), float64."""
     check_memory(len(x), particles, model.z_dim)
@@ -141,9 +143,11 @@ def filtered(
         own = mask[:, columns]
         uniform = sequence_uniform(ids[columns], len(x), particles, seed)
         noise = sequence_noise(ids[columns], own, model.z_dim, range(particles), seed, x.dtype)
-        filtered = particle_filter(model, x[:, columns], own, noise, uniform, resampling)
+        filtered = particle_filter(
+            model, x[:, columns], own, noise, uniform, resampling, threshold
+        )
         check_weights(filtered.log_w, ids[columns])
-        scores.append(filtering_bound(filtered).double())
+        scores.append(filtering_bound(filtered._replace(log_w=filtered.log_w.double())))
     return torch.cat(scores)
 
 

@@ -67,7 +67,9 @@ def recorded(cell: VRNNCell, sequences: Sequence[Tensor], state: State) -> "Stre
     if key not in known:
         if len(known) >= KEPT:
             del known[next(iter(known))]
-        known[key] = Stretch(cell, sequences, state)
+        # Its memory may be written in both modes, in which it may be asked for again.
+        with torch.inference_mode(False), torch.set_grad_enabled(key[0]):
+            known[key] = Stretch(cell, sequences, state)
     return known[key]
 
 

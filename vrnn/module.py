@@ -132,8 +132,18 @@ class VRNNModule(LightningModule):
     def score(
         self, batch: SequenceBatch, scores: Scores, particles: int, bounds: set[str]
     ) -> None:
-        x, mask, ids = batch.x, batch.mask, batch.ids
-        figures = score(self.model, x, mask, ids, particles, self.seed, bounds)
+        x, mask, ids, objective = batch.x, batch.mask, batch.ids, self.objective
+        figures = score(
+            self.model,
+            x,
+            mask,
+            ids,
+            particles,
+            self.seed,
+            bounds,
+            objective.resampling,
+            objective.threshold,
+        )
         scores.update(batch.ids, batch.mask.sum(0), figures)
 
     def report(self, split: str, scores: Scores) -> None:
@@ -166,6 +176,9 @@ class VRNNModule(LightningModule):
         if batch.continues is None or self.carried is None:
             return None
         goes_on = batch.continues.repeat(self.objective.particles)[:, None]
+        # After a batch that was skipped its rows begin anew.
+        for s in self.carried:
+            goes_on = goes_on & s.isfinite().all(0).all(-1, keepdim=True)
         return tuple(torch.where(goes_on, s, 0.0) for s in self.carried)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from vrnn import bounds
 from vrnn.distributions import per_dimension
 from vrnn.latent_model import LatentModel
 from vrnn.networks import State
-from vrnn.particle_filter import check_filter, particle_filter
+from vrnn.particle_filter import check_filter, draw_ancestors, particle_filter, take
 from vrnn.segments import by_segments
 from vrnn.sequence_model import SequenceModel, Trace, choose
 
@@ -48,11 +48,14 @@ class Objective(nn.Module, ABC):
         name: as in `val/<name>`, by which the best weights are chosen.
         particles: K, latent trajectories of every sequence.
         segments: it can be computed by segments of time, `model.checkpoint_steps`.
+        resampling, threshold: of the particle filter behind `val/fivo` and `test/fivo`.
     """
 
     name: str
     particles: int = 1
     segments: bool = True
+    resampling: str = "multinomial"
+    threshold: float = 0.5
 
     def __init__(
         self, kl_start: float = 1.0, kl_steps: int = 0, kl_schedule: str = "linear"
@@ -232,7 +235,13 @@ class IWAE(Objective):
 
         loss = -bound(log_likelihood + beta * log_ratio)
         with torch.no_grad():
-            true = -loss if beta == 1 else bound(log_likelihood + log_ratio)
+            log_w = log_likelihood + log_ratio
+            true = -loss if beta == 1 else bound(log_w)
+            # What the next window goes on from has to be of equal weight, or no sum over windows
+            # would be a bound.
+            totals = bounds.split_particles(log_w, K).sum(0)
+            uniform = torch.rand(totals.shape, generator=generator, device=x.device)
+            state = take(state, draw_ancestors(totals, uniform, "multinomial"))
         return Loss(loss, true.detach(), kl.detach().sum() / K, state)
 
     @staticmethod
@@ -258,7 +267,8 @@ class FIVO(Objective):
         resampling: "multinomial", "systematic" or "never".
         threshold: resample where the effective sample size is below this share of K.
         resampling_gradient: count the choice of ancestors in the gradient, which makes it
-            unbiased, and noisier; the paper found it better left out.
+            noisier, and unbiased with a threshold of 1 or 0; between them the weights also decide
+            when to resample, which no gradient counts. The paper found it better left out.
         kl_start, kl_steps, kl_schedule: the warm-up of beta, as of `Objective`.
 
     Raises:
