@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+import yaml
 from hydra.experimental.callback import Callback
 
 __all__ = ["Row", "SweepTable", "latex_table", "markdown_table", "rows", "show", "write"]
@@ -85,10 +86,12 @@ def number(folder: Path) -> tuple[float, str]:
 
 
 def overrides(run: Path) -> list[str]:
-    """The words that the run was started with, as Hydra keeps them."""
-    file = run / ".hydra" / "overrides.yaml"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return [line.removeprefix("- ").strip("'\"") for line in lines if line != "[]"]
+    """The words that the run was started with, as Hydra keeps them; none where it keeps none."""
+    try:
+        words = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
+    except (FileNotFoundError, yaml.YAMLError):
+        return []
+    return words if isinstance(words, list) else []
 
 
 def row(options: str, runs: Sequence[Path]) -> Row:
