@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import yaml
 from hydra.experimental.callback import Callback
 
-__all__ = ["Row", "SweepTable", "latex_table", "markdown_table", "rows", "show", "write"]
+from callbacks.markup import latex_table, markdown_table
+
+__all__ = ["Row", "SweepTable", "overrides", "rows", "show", "write"]
 
 COLUMNS = ("options", "seeds", "val/elbo", "test/elbo", "epoch", "parameters", "min")
 
@@ -173,28 +175,6 @@ def write(table: Sequence[Row], folder: Path) -> None:
     header, body = (*COLUMNS, "failed"), [cells(line) for line in table]
     (folder / "sweep.md").write_text(markdown_table(header, body))
     (folder / "sweep.tex").write_text(latex_table(header, body))
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(c)} |" for c in (header, ["---"] * len(header), *rows)]
-    return "\n".join(lines) + "\n"
-
-
-def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Needs no package; the first column is of words, the others of numbers."""
-    body = [" & ".join(map(latex, c)) + r" \\" for c in (header, *rows)]
-    body = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", body[0], r"\hline"] + [
-        *body[1:],
-        r"\hline",
-        r"\end{tabular}",
-    ]
-    return "\n".join(body) + "\n"
-
-
-def latex(text: str) -> str:
-    for plain, escaped in (("_", r"\_"), ("%", r"\%"), ("#", r"\#"), ("&", r"\&")):
-        text = text.replace(plain, escaped)
-    return text.replace("±", r"$\pm$")
 
 
 def main() -> None:
