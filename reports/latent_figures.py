@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from callbacks.drawing import DRAWERS, draw_strokes, strokes
+from callbacks.drawing import ACCENT, DRAWERS, INK, draw_strokes, strokes
 from datamodules.pen import points
 from reports.inference import Inferred, continued, decoded, drawn, state_after
 from vrnn.sequence_model import SequenceModel
@@ -21,7 +21,7 @@ __all__ = [
     "draw_traversal",
 ]
 
-INK, ACCENT, GREY = "#1b2a41", "#c8553d", "#98a2b3"
+GREY = "#98a2b3"
 OFFSETS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
