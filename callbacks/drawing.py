@@ -1,11 +1,13 @@
 """Sequences as pictures, for people. All functions take raw frames, in the corpus's own units."""
 
+import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy.signal import stft
 
 from datamodules.pen import points
@@ -15,10 +17,12 @@ __all__ = [
     "DRAWERS",
     "INK",
     "PALE",
+    "as_image",
     "draw",
     "draw_columns",
     "draw_latents",
     "draw_strokes",
+    "slug",
     "spectrogram",
     "strokes",
 ]
@@ -174,3 +178,15 @@ def draw_latents(
         ax.set_xlabel("time step", fontsize=8)
         ax.margins(x=0)
     return figure
+
+
+def as_image(figure: Figure) -> tuple[Image.Image, bytes]:
+    """A figure as a picture, and the same as the content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer), buffer.getvalue()
+
+
+def slug(title: str) -> str:
+    """A title as the name of a file."""
+    return title.lower().replace(" ", "_")

@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 
 from callbacks.markup import latex_table, markdown_table
 
-__all__ = ["Row", "SweepTable", "overrides", "rows", "show", "write"]
+__all__ = ["Row", "SweepTable", "overrides", "read_figures", "rows", "show", "write"]
 
 COLUMNS = ("options", "seeds", "val/elbo", "test/elbo", "epoch", "parameters", "min")
 
@@ -103,7 +103,7 @@ def row(options: str, runs: Sequence[Path]) -> Row:
         if error.is_file():
             failures.append(f"{run.name}: {error.read_text().partition(chr(10))[0]}")
         elif metrics.is_file():
-            done.append(read(metrics))
+            done.append(read_figures(metrics, "run the job again"))
         else:
             failures.append(f"{run.name}: did not come to its end")
     shared = set.intersection(*(set(figures) for figures in done)) if done else set()
@@ -112,12 +112,19 @@ def row(options: str, runs: Sequence[Path]) -> Row:
     return Row(options, len(done), figures, failures)
 
 
-def read(file: Path) -> dict[str, Any]:
+def read_figures(file: Path, remedy: str) -> dict[str, float]:
+    """Figures by name, as in metrics.json.
+
+    Raises:
+        ValueError: if the file is damaged; names the remedy.
+    """
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
+        figures = json.loads(file.read_text())
     except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); run the job again") from error
-    return content
+        raise ValueError(f"{file} is damaged ({error}); {remedy}") from None
+    if not isinstance(figures, dict):
+        raise ValueError(f"{file} is damaged (no figures by name); {remedy}")
+    return figures
 
 
 def error_of(values: Sequence[float]) -> float | None:

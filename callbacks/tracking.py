@@ -1,6 +1,5 @@
 """Where figures go: W&B online or offline, and pictures to disk and to W&B."""
 
-import io
 import logging
 import os
 import warnings
@@ -14,7 +13,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
-from PIL import Image
+
+from callbacks.drawing import as_image, slug
 
 __all__ = [
     "close_loggers",
@@ -160,15 +160,7 @@ def log_end(
         rows = [[*key.split("/", 1), v, scores.get(f"{key}_se")] for key, v in values.items()]
         logger.log_table("scores/final", ["split", "figure", "value", "standard error"], rows)
         for title, figure in figures.items():
-            key = f"figures/{title.lower().replace(' ', '_')}"
-            logger.log_image(key, [as_image(figure)[0]], caption=[title])
-
-
-def as_image(figure: Figure) -> tuple[Image.Image, bytes]:
-    """A figure as a picture, and the same as the content of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return Image.open(buffer), buffer.getvalue()
+            logger.log_image(f"figures/{slug(title)}", [as_image(figure)[0]], caption=[title])
 
 
 def close_loggers(loggers: Sequence[Any]) -> None:

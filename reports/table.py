@@ -7,7 +7,6 @@ are those of metrics.json and of what `evaluate.py RUN --k 40` leaves in the run
 """
 
 import argparse
-import json
 import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.errors import readable_errors
-from callbacks.sweep import overrides
+from callbacks.sweep import overrides, read_figures
 from reports.run import Run, checkpoints, read_run
 from reports.scores import read_published, unit_of
 from reports.table_text import Line, Part, show, write
@@ -83,24 +82,13 @@ def with_scores(run: Run) -> Run:
     for k in (1, FILTERED, K):
         file = run.folder / f"scores_test_k{k}.json"
         if file.is_file():
-            figures |= of_particles(read_scores(file), k)
+            figures |= of_particles(read_figures(file, "evaluate the run again"), k)
     return run._replace(figures=figures)
 
 
 def of_particles(figures: Mapping[str, float], k: float | None) -> dict[str, float]:
     kinds = {key: key.partition("/")[2].partition("_")[0] for key in figures}
     return {key: v for key, v in figures.items() if PARTICLES.get(kinds[key], k) == k}
-
-
-def read_scores(file: Path) -> dict[str, float]:
-    try:
-        content = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); evaluate the run again") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} is damaged (no figures by name); evaluate the run again")
-    known: dict[str, float] = content
-    return known
 
 
 def parts(runs: Sequence[Run]) -> list[Part]:
