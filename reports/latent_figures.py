@@ -68,13 +68,11 @@ def draw_over_time(kind: str, rate: float, seen: Inferred) -> Figure:
     return figure
 
 
-def draw_prior_posterior(
-    kind: str, rate: float, seen: Inferred, dimensions: int = 4, steps: int = 160
-) -> Figure:
-    """Prior against posterior by step: means and two standard deviations of the dimensions of the
-    highest KL, over that many steps in which there is most of it."""
-    strongest = np.argsort(-seen.kl.mean(0), kind="stable")[:dimensions]
-    n = min(steps, len(seen.x))
+def draw_prior_posterior(kind: str, rate: float, seen: Inferred) -> Figure:
+    """Prior against posterior by step: means and two standard deviations of the four dimensions of
+    the highest KL, over the 160 steps in which there is most of it."""
+    strongest = np.argsort(-seen.kl.mean(0), kind="stable")[:4]
+    n = min(160, len(seen.x))
     total = np.convolve(seen.kl.sum(1), np.ones(n), mode="valid")
     part = slice(start := int(total.argmax()), start + n)
     edges = np.arange(part.start, part.stop + 1) * frame_length(kind, rate, seen.x.shape[1])
