@@ -41,9 +41,10 @@ class Generated(NamedTuple):
     in closed form."""
 
 
-def typical_steps(description: dict[str, dict[str, int]]) -> int:
-    """The mean length of a training sequence, in frames."""
-    return round(description["steps"]["train"] / description["sequences"]["train"])
+def typical_steps(data: Mapping[str, Any]) -> int:
+    """The mean length of a training sequence, in frames, of data so described
+    (`SequenceData.description`)."""
+    return round(data["steps"]["train"] / data["sequences"]["train"])
 
 
 def generate_raw(

@@ -47,7 +47,7 @@ def find_styles(model: SequenceModel, data: Mapping[str, Any]) -> list[Style]:
     """
     if model.z_dim == 0:
         return []
-    steps = min(max(typical_steps(dict(data)), 40), 200)
+    steps = min(max(typical_steps(data), 40), 200)
     nats = strengths(model, steps, seed=0)
     strongest = [int(d) for d in nats.argsort(descending=True)[:SLIDERS] if nats[d] > WEAKEST]
     told = effects(model, data, strongest, steps) if strongest else []
