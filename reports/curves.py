@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Curve", "Curves", "panels", "read_curves", "thin"]
+__all__ = ["BOUNDS", "Curve", "Curves", "panels", "read_curves", "thin"]
 
 
 class Curve(NamedTuple):

@@ -11,7 +11,17 @@ from callbacks.tables import labels, score_rows, spelled, with_error
 from reports.curves import BOUNDS
 from reports.run import Run
 
-__all__ = ["Table", "Tile", "best_score", "compared", "published", "tables", "tiles"]
+__all__ = [
+    "Table",
+    "Tile",
+    "best_score",
+    "compared",
+    "published",
+    "read_published",
+    "tables",
+    "tiles",
+    "unit_of",
+]
 
 PUBLISHED = Path(__file__).with_name("published.json")
 
