@@ -1,6 +1,5 @@
 """What does not go together, refused in a sentence before training starts."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from callbacks.record import flat
+from callbacks.record import first_change, flat
 from datamodules.base import SequenceData
 from vrnn.checkpoint import read
 from vrnn.discrete import DiscreteLikelihood
@@ -94,18 +93,14 @@ def check_resumed(checkpoint: Path, config: dict[str, Any]) -> None:
         CheckpointError: if the file is no usable checkpoint.
         ValueError: naming an option that differs.
     """
-    before = read(checkpoint)["hyper_parameters"]
-    for part, free in (("model", FREE), ("optim", ())):
-        was, now = (flat(json.loads(json.dumps(c[part])), part) for c in (before, config))
-        changed = [
-            k for k in was.keys() | now.keys() if k not in free and was.get(k) != now.get(k)
-        ]
-        if changed:
-            key = min(changed, key=lambda k: (k.count("."), k))
-            raise ValueError(
-                f"{checkpoint} was trained with {key}={was.get(key)}, and goes on with it; "
-                f"{key}={now.get(key)} is for a run of its own, without ckpt="
-            )
+    both = (read(checkpoint)["hyper_parameters"], config)
+    before, after = ({part: c[part] for part in ("model", "optim")} for c in both)
+    if changed := first_change(before, after, FREE):
+        key, was, now = changed
+        raise ValueError(
+            f"{checkpoint} was trained with {key}={was}, and goes on with it; {key}={now} is for "
+            "a run of its own, without ckpt="
+        )
 
 
 def check_kind(model: SequenceModel, data: SequenceData, fitting: str) -> None:

@@ -1,16 +1,33 @@
 """Sequences as pictures, for people. All functions take raw frames, in the corpus's own units."""
 
+import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy.signal import stft
 
 from datamodules.pen import points
 
-__all__ = ["DRAWERS", "draw", "draw_columns", "draw_latents", "draw_strokes", "strokes"]
+__all__ = [
+    "ACCENT",
+    "DRAWERS",
+    "INK",
+    "PALE",
+    "as_image",
+    "draw",
+    "draw_columns",
+    "draw_latents",
+    "draw_strokes",
+    "slug",
+    "spectrogram",
+    "strokes",
+]
+
+INK, ACCENT, PALE = "#1b2a41", "#c8553d", "#b8c0cc"
 
 
 def strokes(x: np.ndarray) -> list[np.ndarray]:
@@ -22,14 +39,14 @@ def strokes(x: np.ndarray) -> list[np.ndarray]:
     return [stroke for stroke in np.split(line, ends) if len(stroke)]
 
 
-def draw_strokes(ax: Axes, lines: Sequence[np.ndarray], color: str = "#1b2a41") -> None:
+def draw_strokes(ax: Axes, lines: Sequence[np.ndarray]) -> None:
     """Draws lines (n, 2), those of a single point as dots."""
     dots = np.array([line[0] for line in lines if len(line) == 1])
     ax.add_collection(
-        LineCollection([line for line in lines if len(line) > 1], colors=color, linewidths=0.9)
+        LineCollection([line for line in lines if len(line) > 1], colors=INK, linewidths=0.9)
     )
     if len(dots):
-        ax.scatter(*dots.T, s=1.5, color=color)
+        ax.scatter(*dots.T, s=1.5, color=INK)
 
 
 def draw_pen(ax: Axes, x: np.ndarray, rate: float) -> None:
@@ -43,7 +60,7 @@ def draw_pen(ax: Axes, x: np.ndarray, rate: float) -> None:
 def draw_signal(ax: Axes, x: np.ndarray, rate: float) -> None:
     """Draws a waveform, frames end to end. Shapes: x (T, D)."""
     samples = x.reshape(-1)
-    ax.plot(np.arange(len(samples)) / rate, samples, color="#1b2a41", linewidth=0.4)
+    ax.plot(np.arange(len(samples)) / rate, samples, color=INK, linewidth=0.4)
     ax.margins(x=0)
     ax.tick_params(labelsize=6)
 
@@ -74,12 +91,9 @@ def draw_audio(ax: Axes, x: np.ndarray, rate: float) -> None:
     wave.tick_params(bottom=False, labelbottom=False)
     wave.set_rasterized(True)  # In an SVG every sample would be a point.
 
-    window = min(max(round(0.02 * rate), 16), len(samples))
-    z = stft(samples, rate, nperseg=window, noverlap=window - -(-window // 4))[2]
-    loudest = max(np.abs(z).max(), 1e-12)
     spectrum = ax.inset_axes((0, 0, 1, 0.68), sharex=wave)
     spectrum.imshow(
-        20 * np.log10(np.maximum(np.abs(z) / loudest, 10 ** (-70 / 20))),
+        spectrogram(samples, rate),
         origin="lower",
         aspect="auto",
         cmap="magma",
@@ -87,6 +101,14 @@ def draw_audio(ax: Axes, x: np.ndarray, rate: float) -> None:
     )
     spectrum.tick_params(labelsize=6)
     spectrum.set_ylabel("kHz", fontsize=6)
+
+
+def spectrogram(samples: np.ndarray, rate: float) -> np.ndarray:
+    """Decibels of frequencies, the lowest first, over time; 0 of the loudest, at least -70."""
+    window = min(max(round(0.02 * rate), 16), len(samples))
+    z = np.abs(stft(samples, rate, nperseg=window, noverlap=window - -(-window // 4))[2])
+    decibels: np.ndarray = 20 * np.log10(np.maximum(z / max(z.max(), 1e-12), 10 ** (-70 / 20)))
+    return decibels
 
 
 def draw_roll(ax: Axes, x: np.ndarray, rate: float) -> None:
@@ -138,16 +160,16 @@ def draw_latents(
     order = np.argsort(-kl)
     figure = Figure(figsize=(10, 4.4), dpi=110, layout="constrained")
     (by_kl, by_overlap), (steps, shares) = figure.subplots(2, 2)
-    colours = np.where(active[order] > 0, "#1b2a41", "#b8c0cc")
+    colours = np.where(active[order] > 0, INK, PALE)
     by_kl.bar(np.arange(len(kl)), kl[order], color=colours)
     by_kl.set(ylabel="KL, nats per step")
     by_kl.set_title(f"{int(active.sum())} of {len(kl)} dimensions active", fontsize=9)
     by_overlap.bar(np.arange(len(kl)), overlap[order], color=colours)
     by_overlap.set(ylim=(0, 1))
     by_overlap.set_title("overlap of posterior and prior", fontsize=9)
-    steps.plot(kl_by_step, color="#1b2a41", linewidth=0.7)
+    steps.plot(kl_by_step, color=INK, linewidth=0.7)
     steps.set(ylabel="KL, nats")
-    shares.plot(effective, color="#1b2a41", linewidth=0.7)
+    shares.plot(effective, color=INK, linewidth=0.7)
     shares.set(ylim=(0, 1.02))
     shares.set_title("share of particles that carry weight", fontsize=9)
     for ax in (by_kl, by_overlap):
@@ -156,3 +178,15 @@ def draw_latents(
         ax.set_xlabel("time step", fontsize=8)
         ax.margins(x=0)
     return figure
+
+
+def as_image(figure: Figure) -> tuple[Image.Image, bytes]:
+    """A figure as a picture, and the same as the content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer), buffer.getvalue()
+
+
+def slug(title: str) -> str:
+    """A title as the name of a file."""
+    return title.lower().replace(" ", "_")

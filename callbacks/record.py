@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 
+from callbacks.samples import spread
 from datamodules.base import SequenceData
 from datamodules.ragged import Ragged
 
-__all__ = ["finished", "fingerprint", "record"]
+__all__ = ["finished", "fingerprint", "first_change", "flat", "record"]
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetrics", "numpy")
 SAMPLED = 64
@@ -65,16 +66,26 @@ def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None
         before = json.loads((folder / "run.json").read_text())["config"]
     except (FileNotFoundError, ValueError, KeyError):
         return None
-    now = json.loads(json.dumps(config, default=str))
-    a, b = flat(before), flat(now)
-    changed = [key for key in a.keys() | b.keys() if key not in FREE and a.get(key) != b.get(key)]
-    if changed:
-        key = min(changed)
+    if changed := first_change(before, config, FREE):
+        key, was, now = changed
         raise ValueError(
-            f"{folder} holds the results of other options ({key} was {a.get(key)}, not "
-            f"{b.get(key)}); give this sweep a folder of its own by hydra.sweep.dir="
+            f"{folder} holds the results of other options ({key} was {was}, not {now}); give this "
+            "sweep a folder of its own by hydra.sweep.dir="
         )
     return figures
+
+
+def first_change(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str]
+) -> tuple[str, Any, Any] | None:
+    """The outermost option that differs between two configurations, with both values; None where
+    all but those in `free` are the same."""
+    a, b = (flat(json.loads(json.dumps(config, default=str))) for config in (before, now))
+    changed = [k for k in a.keys() | b.keys() if k not in free and a.get(k) != b.get(k)]
+    if not changed:
+        return None
+    key = min(changed, key=lambda k: (k.count("."), k))
+    return key, a.get(key), b.get(key)
 
 
 def flat(node: Any, path: str = "") -> dict[str, Any]:
@@ -88,9 +99,8 @@ def fingerprint(sequences: Ragged) -> str:
     """Of the lengths and keys of all sequences, and of the frames of some, evenly spread."""
     digest = hashlib.sha256(np.ascontiguousarray(sequences.lengths).tobytes())
     digest.update("\n".join(sequences.keys).encode())
-    count = len(sequences)
-    for i in np.unique(np.linspace(0, count - 1, min(count, SAMPLED)).round().astype(int)):
-        digest.update(np.ascontiguousarray(sequences[int(i)]).tobytes())
+    for i in spread(len(sequences), SAMPLED):
+        digest.update(np.ascontiguousarray(sequences[i]).tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "Generated",
     "generate_raw",
     "real_examples",
+    "spread",
     "typical_steps",
     "write_real",
     "write_samples",
@@ -40,9 +41,10 @@ class Generated(NamedTuple):
     in closed form."""
 
 
-def typical_steps(description: dict[str, dict[str, int]]) -> int:
-    """The mean length of a training sequence, in frames."""
-    return round(description["steps"]["train"] / description["sequences"]["train"])
+def typical_steps(data: Mapping[str, Any]) -> int:
+    """The mean length of a training sequence, in frames, of data so described
+    (`SequenceData.description`)."""
+    return round(data["steps"]["train"] / data["sequences"]["train"])
 
 
 def generate_raw(
@@ -85,9 +87,15 @@ def real_examples(data: SequenceData) -> tuple[list[np.ndarray], list[str]]:
     """Sequences (T_i, D) of the validation split in raw units, spread evenly over it and cut to
     2,000 frames, and their names."""
     split = data.splits["val"]
-    chosen = np.unique(np.linspace(0, len(split) - 1, EXAMPLES).round().astype(int))
-    sequences = [np.array(split.piece(int(i), 0, LONGEST)) for i in chosen]
-    return sequences, [split.keys[int(i)] for i in chosen]
+    chosen = spread(len(split), EXAMPLES)
+    sequences = [np.array(split.piece(i, 0, LONGEST)) for i in chosen]
+    return sequences, [split.keys[i] for i in chosen]
+
+
+def spread(count: int, n: int) -> list[int]:
+    """Numbers from 0 to count - 1, evenly spread: n of them, or all where there are fewer."""
+    chosen: list[int] = np.linspace(0, count - 1, min(count, n)).round().astype(int).tolist()
+    return chosen
 
 
 def write_real(data: SequenceData, folder: Path) -> None:

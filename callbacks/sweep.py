@@ -13,9 +13,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+import yaml
 from hydra.experimental.callback import Callback
 
-__all__ = ["Row", "SweepTable", "latex_table", "markdown_table", "rows", "show", "write"]
+from callbacks.markup import latex_table, markdown_table
+
+__all__ = ["Row", "SweepTable", "overrides", "read_figures", "rows", "show", "write"]
 
 COLUMNS = ("options", "seeds", "val/elbo", "test/elbo", "epoch", "parameters", "min")
 
@@ -85,10 +88,12 @@ def number(folder: Path) -> tuple[float, str]:
 
 
 def overrides(run: Path) -> list[str]:
-    """The words that the run was started with, as Hydra keeps them."""
-    file = run / ".hydra" / "overrides.yaml"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return [line.removeprefix("- ").strip("'\"") for line in lines if line != "[]"]
+    """The words that the run was started with, as Hydra keeps them; none where it keeps none."""
+    try:
+        words = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
+    except (FileNotFoundError, yaml.YAMLError):
+        return []
+    return words if isinstance(words, list) else []
 
 
 def row(options: str, runs: Sequence[Path]) -> Row:
@@ -98,7 +103,7 @@ def row(options: str, runs: Sequence[Path]) -> Row:
         if error.is_file():
             failures.append(f"{run.name}: {error.read_text().partition(chr(10))[0]}")
         elif metrics.is_file():
-            done.append(read(metrics))
+            done.append(read_figures(metrics, "run the job again"))
         else:
             failures.append(f"{run.name}: did not come to its end")
     shared = set.intersection(*(set(figures) for figures in done)) if done else set()
@@ -107,12 +112,19 @@ def row(options: str, runs: Sequence[Path]) -> Row:
     return Row(options, len(done), figures, failures)
 
 
-def read(file: Path) -> dict[str, Any]:
+def read_figures(file: Path, remedy: str) -> dict[str, float]:
+    """Figures by name, as in metrics.json.
+
+    Raises:
+        ValueError: if the file is damaged; names the remedy.
+    """
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
+        figures = json.loads(file.read_text())
     except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); run the job again") from error
-    return content
+        raise ValueError(f"{file} is damaged ({error}); {remedy}") from None
+    if not isinstance(figures, dict):
+        raise ValueError(f"{file} is damaged (no figures by name); {remedy}")
+    return figures
 
 
 def error_of(values: Sequence[float]) -> float | None:
@@ -170,28 +182,6 @@ def write(table: Sequence[Row], folder: Path) -> None:
     header, body = (*COLUMNS, "failed"), [cells(line) for line in table]
     (folder / "sweep.md").write_text(markdown_table(header, body))
     (folder / "sweep.tex").write_text(latex_table(header, body))
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(c)} |" for c in (header, ["---"] * len(header), *rows)]
-    return "\n".join(lines) + "\n"
-
-
-def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Needs no package; the first column is of words, the others of numbers."""
-    body = [" & ".join(map(latex, c)) + r" \\" for c in (header, *rows)]
-    body = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", body[0], r"\hline"] + [
-        *body[1:],
-        r"\hline",
-        r"\end{tabular}",
-    ]
-    return "\n".join(body) + "\n"
-
-
-def latex(text: str) -> str:
-    for plain, escaped in (("_", r"\_"), ("%", r"\%"), ("#", r"\#"), ("&", r"\&")):
-        text = text.replace(plain, escaped)
-    return text.replace("±", r"$\pm$")
 
 
 def main() -> None:

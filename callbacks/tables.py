@@ -1,22 +1,21 @@
-"""Scores as tables for the terminal."""
+"""Scores as tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
 
-__all__ = ["scores_tables"]
+__all__ = ["labels", "score_rows", "scores_tables", "spelled", "with_error"]
 
-LATENT = {
-    "elbo": "ELBO",
-    "iwae": "IWAE-{k}",
-    "fivo": "FIVO-{k}",
-    "paper": "paper-{k}*",
-    "open_loop": "open loop",
-    "kl": "KL",
-}
-EXACT = {"elbo": "log p(x)"}
+UNITS = (
+    ("nats per sequence", "", 1),
+    ("nats per step", "_per_step", 4),
+    ("nats per sample", "_per_sample", 4),
+    ("bits per sample", "_bits_per_sample", 4),
+)
+"""With the ends of the figures' names, and digits."""
 
 
 def scores_tables(
@@ -26,8 +25,9 @@ def scores_tables(
     particles: int,
     exact: bool,
 ) -> Group:
-    """Lays out scores in nats, per sequence, per step and, of audio, per sample, in every space,
-    each with its standard error; those of a discrete likelihood also in bits per sample.
+    """Lays out scores for the terminal: in nats, per sequence, per step and, of audio, per sample,
+    in every space, each with its standard error; those of a discrete likelihood also in bits per
+    sample.
 
     Args:
         figures: as in metrics.json, keys `split/name`.
@@ -36,41 +36,58 @@ def scores_tables(
         particles: K of the importance-weighted figures.
         exact: the model has no latent variables, so that all its bounds are its log likelihood.
     """
-    labels = EXACT if exact else LATENT
+    tables = []
+    for unit, rows in score_rows(figures, splits, spaces, labels(particles, exact)):
+        # Narrow enough for 80 columns.
+        table = Table("split", unit, box=box.SIMPLE, padding=(0, 1, 0, 0))
+        for space in spaces:
+            table.add_column(space, justify="right", no_wrap=True)
+        for _, section in groupby(rows, key=lambda row: row[0]):
+            for row in section:
+                table.add_row(*row)
+            table.add_section()
+        tables.append(table)
     note = "log p(x) is exact" if exact else "* the original script's estimate, not a bound"
-    units = [("nats per sequence", "", 1), ("nats per step", "_per_step", 4)]
-    if any(key.endswith("_per_sample") for key in figures):
-        units.append(("nats per sample", "_per_sample", 4))
-    if any(key.endswith("_bits_per_sample") for key in figures):
-        units.append(("bits per sample", "_bits_per_sample", 4))
-    tables = [one_table(figures, splits, spaces, labels, particles, *unit) for unit in units]
     runs = ", (that over runs)" if any(key.endswith("_run_se") for key in figures) else ""
     return Group(*tables, f"[dim]{note}; ± one standard error over sequences{runs}[/dim]")
 
 
-def one_table(
+def score_rows(
     figures: Mapping[str, float],
     splits: Sequence[str],
     spaces: Sequence[str],
-    labels: Mapping[str, str],
-    particles: int,
-    unit: str,
-    suffix: str,
-    digits: int,
-) -> Table:
-    # Narrow enough for 80 columns.
-    table = Table("split", unit, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for space in spaces:
-        table.add_column(space, justify="right", no_wrap=True)
-    for split in splits:
-        for name, label in labels.items():
-            if f"{split}/{name}" not in figures:
-                continue
-            keys = [f"{split}/{name}" + ("" if s == "standardised" else f"_{s}") for s in spaces]
-            cells = [with_error(figures, key + suffix, digits) for key in keys]
-            table.add_row(split, label.format(k=particles), *cells)
-        table.add_section()
-    return table
+    names: Mapping[str, str],
+) -> Iterator[tuple[str, list[list[str]]]]:
+    """Yields every unit that there are scores in, and rows of a split, a label, and the score in
+    each space.
+
+    Args:
+        names: of the scores, with their labels.
+    """
+    for unit, suffix, digits in UNITS:
+        rows = []
+        for split in splits:
+            for name, label in names.items():
+                keys = [f"{split}/{name}{spelled(space)}{suffix}" for space in spaces]
+                cells = [with_error(figures, key, digits) for key in keys]
+                if any(cells):
+                    rows.append([split, label, *cells])
+        if rows:
+            yield unit, rows
+
+
+def labels(particles: int, exact: bool) -> dict[str, str]:
+    """What the scores are called, by their names in metrics.json."""
+    if exact:
+        return {"elbo": "log p(x)"}
+    weighted = {"iwae": f"IWAE-{particles}", "fivo": f"FIVO-{particles}"}
+    rest = {"paper": f"paper-{particles}*", "open_loop": "open loop", "kl": "KL"}
+    return {"elbo": "ELBO", **weighted, **rest}
+
+
+def spelled(space: str) -> str:
+    """A space in the name of a figure."""
+    return "" if space == "standardised" else f"_{space}"
 
 
 def with_error(figures: Mapping[str, float], key: str, digits: int) -> str:

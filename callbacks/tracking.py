@@ -1,6 +1,5 @@
 """Where figures go: W&B online or offline, and pictures to disk and to W&B."""
 
-import io
 import logging
 import os
 import warnings
@@ -14,7 +13,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
-from PIL import Image
+
+from callbacks.drawing import as_image, slug
 
 __all__ = [
     "close_loggers",
@@ -34,6 +34,22 @@ PATIENCE = 30
 
 END_PATIENCE = 120
 """Seconds that it may take at the end to receive what is left."""
+
+UNHELPFUL = (
+    ".*LeafSpec.*",
+    "Experiment logs directory .* exists and is not empty",
+    "Checkpoint directory .* exists and is not empty",
+    ".*does not have many workers.*",
+    # Inside Lightning, of several processes.
+    ".*nn.functional.all_gather is deprecated.*",
+    # The scores are the same in all processes already.
+    ".*when logging on epoch level in distributed.*",
+    # Updates are counted over all epochs, so that small corpora are logged as often.
+    ".*is smaller than the logging interval.*",
+    # It is: see datamodules.position.
+    ".*your dataloader is not resumable.*",
+)
+"""Warnings of Lightning at every run."""
 
 
 def csv_logger(save_dir: str) -> CSVLogger:
@@ -60,7 +76,11 @@ def wandb_logger(
 
     Where the server does not answer or does not take the key, the run is recorded offline and a
     warning says so. The run's id is kept in the run folder, so a resumed run goes on in the same
-    W&B run. In a sweep the group is the sweep's folder.
+    W&B run.
+
+    Args:
+        group: of the runs that belong together. In a sweep, where none is given, train.py puts the
+            name of its folder and the options of the run but for the seed, 128 characters of it.
     """
     folder = Path(save_dir)
     id_file = folder / "wandb_id.txt"
@@ -119,30 +139,32 @@ def key_configured() -> bool:
         raise ValueError(f"W&B: {error}") from error
 
 
+def wandb_loggers(loggers: Sequence[Any]) -> list[WandbLogger]:
+    return [logger for logger in loggers if isinstance(logger, WandbLogger)]
+
+
 def save_picture(trainer: Trainer, figure: Figure, folder: Path, key: str, name: str) -> None:
     """Writes a figure as <folder>/<name>.png and sends it to W&B under `key`."""
     image, content = as_image(figure)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.png").write_bytes(content)
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(key, [image])
+    for logger in wandb_loggers(trainer.loggers):
+        logger.log_image(key, [image])
 
 
 def log_sounds(trainer: Trainer, files: Sequence[Path], key: str) -> None:
     """Sends WAV files to W&B under `key`."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and files:
+    if files:
+        for logger in wandb_loggers(trainer.loggers):
             logger.log_audio(key, [str(file) for file in files], caption=[f.stem for f in files])
 
 
 def describe_metrics(loggers: Sequence[Any], bound: str) -> None:
     """Has W&B keep the best of the bound that chooses the weights, val/<bound>_per_step.max."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            # Not of val/<bound>: with two values it would be nested, which no sweep can optimise.
-            key, step = f"val/{bound}_per_step", "trainer/global_step"
-            logger.experiment.define_metric(key, step_metric=step, summary="max,last")
+    for logger in wandb_loggers(loggers):
+        # Not of val/<bound>: with two values it would be nested, which no sweep can optimise.
+        key, step = f"val/{bound}_per_step", "trainer/global_step"
+        logger.experiment.define_metric(key, step_metric=step, summary="max,last")
 
 
 def log_end(
@@ -153,27 +175,17 @@ def log_end(
     Args:
         scores: keys `split/name`, those of standard errors with `_se` at the end.
     """
-    for logger in loggers:
-        if not isinstance(logger, WandbLogger):
-            continue
-        values = {k: v for k, v in scores.items() if "/" in k and not k.endswith("_se")}
-        rows = [[*key.split("/", 1), v, scores.get(f"{key}_se")] for key, v in values.items()]
+    values = {k: v for k, v in scores.items() if "/" in k and not k.endswith("_se")}
+    rows = [[*key.split("/", 1), v, scores.get(f"{key}_se")] for key, v in values.items()]
+    for logger in wandb_loggers(loggers):
         logger.log_table("scores/final", ["split", "figure", "value", "standard error"], rows)
         for title, figure in figures.items():
-            key = f"figures/{title.lower().replace(' ', '_')}"
-            logger.log_image(key, [as_image(figure)[0]], caption=[title])
-
-
-def as_image(figure: Figure) -> tuple[Image.Image, bytes]:
-    """A figure as a picture, and the same as the content of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return Image.open(buffer), buffer.getvalue()
+            logger.log_image(f"figures/{slug(title)}", [as_image(figure)[0]], caption=[title])
 
 
 def close_loggers(loggers: Sequence[Any]) -> None:
     """Ends the W&B run, which otherwise the next job of a sweep would go on with."""
-    if not any(isinstance(logger, WandbLogger) for logger in loggers) or wandb.run is None:
+    if not wandb_loggers(loggers) or wandb.run is None:
         return
     folder = Path(wandb.run.dir).parent
     try:
@@ -191,18 +203,5 @@ def quieten_lightning() -> None:
     """Silences what Lightning prints at every run and nobody can act on."""
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=DeprecationWarning)
-    warnings.filterwarnings(
-        "ignore", message="Experiment logs directory .* exists and is not empty"
-    )
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Inside Lightning, of several processes.
-    warnings.filterwarnings("ignore", message=".*nn.functional.all_gather is deprecated.*")
-    # The scores are the same in all processes already.
-    warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed.*")
-    # Updates are counted over all epochs, so that small corpora are logged as often.
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    # It is: see datamodules.position.
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+    for message in UNHELPFUL:
+        warnings.filterwarnings("ignore", message=message)

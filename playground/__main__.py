@@ -5,7 +5,6 @@ checkpoint alone, is enough.
 """
 
 import argparse
-import sys
 import webbrowser
 
 
@@ -21,7 +20,6 @@ def main() -> None:
     )
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     args = parser.parse_args()
-    sys.argv[0] = "playground"  # The name that errors begin with.
 
     from callbacks.errors import readable_errors
 

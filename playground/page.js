@@ -106,13 +106,9 @@ function setUp(message) {
 function addSlider(style) {
   const id = `z${style.dimension}`, box = document.createElement("div");
   box.className = "slider";
-  box.innerHTML = `<label for="${id}">z<sub></sub><output for="${id}" id="${id}-out">0.0</output></label>
+  box.innerHTML = `<label for="${id}"><span>dimension ${style.dimension}</span><output for="${id}" id="${id}-out">0.0</output></label>
     <input id="${id}" type="range" min="-3" max="3" step="0.1" value="0" aria-describedby="${id}-what">
     <p class="soft" id="${id}-what"></p>`;
-  const name = document.createElement("span");
-  name.textContent = `dimension ${style.dimension}`;
-  box.querySelector("label").replaceChild(name, box.querySelector("label").firstChild);
-  box.querySelector("sub").remove();
   box.querySelector("p").textContent = style.effect || "Nothing was measured to change.";
   $("sliders").append(box);
 }

@@ -21,6 +21,9 @@ OFFSET = 2.0
 ROWS = 16
 """Sequences behind a measurement."""
 
+SLIDERS = 6
+"""Of the page, at most."""
+
 WEAKEST = 0.002
 """Nats a frame below which a dimension is left out."""
 
@@ -36,9 +39,7 @@ class Style(NamedTuple):
     """What is measured to change when the offset rises, in words."""
 
 
-def find_styles(
-    model: SequenceModel, data: Mapping[str, Any], count: int = 6, seed: int = 0
-) -> list[Style]:
+def find_styles(model: SequenceModel, data: Mapping[str, Any]) -> list[Style]:
     """Finds the strongest latent dimensions and measures what they do, on generated sequences.
 
     Args:
@@ -46,10 +47,10 @@ def find_styles(
     """
     if model.z_dim == 0:
         return []
-    steps = min(max(typical_steps(dict(data)), 40), 200)
-    nats = strengths(model, steps, seed)
-    strongest = [int(d) for d in nats.argsort(descending=True)[:count] if nats[d] > WEAKEST]
-    told = effects(model, data, strongest, steps, seed) if strongest else []
+    steps = min(max(typical_steps(data), 40), 200)
+    nats = strengths(model, steps, seed=0)
+    strongest = [int(d) for d in nats.argsort(descending=True)[:SLIDERS] if nats[d] > WEAKEST]
+    told = effects(model, data, strongest, steps) if strongest else []
     return [Style(d, float(nats[d]), what) for d, what in zip(strongest, told, strict=True)]
 
 
@@ -76,14 +77,14 @@ def strengths(model: SequenceModel, steps: int, seed: int) -> Tensor:
 
 
 def effects(
-    model: SequenceModel, data: Mapping[str, Any], dimensions: list[int], steps: int, seed: int
+    model: SequenceModel, data: Mapping[str, Any], dimensions: list[int], steps: int
 ) -> list[str]:
     """`Style.effect` of some dimensions."""
     offsets = torch.zeros(len(dimensions), 2, ROWS, model.z_dim)
     for i, d in enumerate(dimensions):
         offsets[i, :, :, d] = torch.tensor([OFFSET, -OFFSET])[:, None]
     controls = Controls(offsets=offsets.flatten(0, 2))
-    stream = Stream(model, seed, batch=offsets[..., 0].numel())
+    stream = Stream(model, seed=0, batch=offsets[..., 0].numel())
     console = Console(stderr=True)
     x = torch.cat(
         [

@@ -61,7 +61,7 @@ class Player(NamedTuple):
         """Frames after which the model of an utterance begins the next: it knows what follows a
         word, which is silence. None if it knows no end."""
         carried = self.data.get("module", {}).get("carry") is not None
-        return None if self.hand is not None or carried else 2 * typical_steps(dict(self.data))
+        return None if self.hand is not None or carried else 2 * typical_steps(self.data)
 
     def about(self) -> dict[str, Any]:
         """What the page has to know."""

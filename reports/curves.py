@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Curve", "Curves", "panels", "read_curves", "thin"]
+__all__ = ["BOUNDS", "Curve", "Curves", "panels", "read_curves", "thin"]
 
 
 class Curve(NamedTuple):
@@ -21,8 +21,8 @@ class Curve(NamedTuple):
 Curves = dict[str, Curve]
 """By the name a figure is logged under, such as train/grad_norm."""
 
-POINTS = 1000
-"""Of a curve that is drawn, at most."""
+PIECES = 500
+"""Of a curve, of which two points each are drawn."""
 
 KL = ("train/kl_per_step", "val/kl_per_step")
 
@@ -98,14 +98,14 @@ def without_final_scores(rows: list[dict[str, float]]) -> list[dict[str, float]]
     return [row for i, row in enumerate(rows) if i not in drop]
 
 
-def thin(curve: Curve, points: int = POINTS) -> Curve:
-    """Keeps a curve's shape: of each of points / 2 pieces its least and its greatest value, and
-    the first that is not finite."""
+def thin(curve: Curve) -> Curve:
+    """Keeps a curve's shape: of each of 500 pieces its least and its greatest value, and the first
+    that is not finite."""
     n = len(curve.x)
-    if n <= points:
+    if n <= 2 * PIECES:
         return curve
     kept: set[int] = {0, n - 1}
-    for piece in np.array_split(np.arange(n), points // 2):
+    for piece in np.array_split(np.arange(n), PIECES):
         y = curve.y[piece]
         finite = np.isfinite(y)
         if finite.any():

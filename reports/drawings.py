@@ -9,10 +9,10 @@ import numpy as np
 import soundfile
 from matplotlib import colormaps
 from PIL import Image
-from scipy.signal import stft
 
-from callbacks.sounds import LOWEST_KEY
-from datamodules.pen import points
+from callbacks.drawing import spectrogram, strokes
+from callbacks.sounds import notes, sixteen_bits
+from datamodules.music import LOWEST
 
 __all__ = ["Drawing", "draw", "png"]
 
@@ -76,20 +76,18 @@ def draw(
 
 def ink(x: np.ndarray, title: str, rate: float, lost: str) -> Drawing:
     """Strokes of a pen as paths. Shapes: x (T, 3), [pen, dx, dy]."""
-    line = points(x)
-    xy = line[:, 1:] * (1, -1)  # Pictures count downwards.
-    low, high = xy.min(axis=0), xy.max(axis=0)
-    scale = WIDTH / max(high[0] - low[0], 2 * (high[1] - low[1]), 1e-9)
-    whole = np.rint((xy - low) * scale).astype(int)
-    ends = np.flatnonzero(line[:, 0] > 0.5) + 1
-    strokes = [stroke for stroke in np.split(whole, ends) if len(stroke)]
+    pieces = [stroke[:, 1:] * (1, -1) for stroke in strokes(x)]  # Pictures count downwards.
+    line = np.concatenate(pieces)
+    low, size = line.min(axis=0), np.ptp(line, axis=0)
+    scale = WIDTH / max(size[0], 2 * size[1], 1e-9)
+    width, height = np.rint(size * scale).astype(int)
     parts = {
-        "strokes": [path(stroke) for stroke in strokes],
-        "width": int(whole[:, 0].max()),
-        "height": int(whole[:, 1].max()),
+        "strokes": [path(np.rint((piece - low) * scale).astype(int)) for piece in pieces],
+        "width": int(width),
+        "height": int(height),
         "rate": rate,
     }
-    text = f"{len(x):,} pen positions in {len(strokes)} strokes{lost}"
+    text = f"{len(x):,} pen positions in {len(pieces)} strokes{lost}"
     return Drawing("pen", title, text, parts)
 
 
@@ -103,11 +101,12 @@ def sound(x: np.ndarray, title: str, rate: float, lost: str, share: int) -> Draw
     """A player with a waveform and a spectrogram, 70 dB of it. Shapes: x (T, D), D samples."""
     whole = x.reshape(-1).astype(float)
     samples = whole[: max(SOUND_BYTES // 2 // share, 1)]
-    clipped = np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
+    clipped, beyond = sixteen_bits(samples)
     file = io.BytesIO()
     soundfile.write(file, clipped, round(rate), subtype="PCM_16", format="WAV")
-    pieces = np.array_split(clipped / 32768, min(COLUMNS, len(clipped)))
-    loudest = max(float(np.abs(clipped).max()) / 32768, 1e-9)
+    wave = clipped / 32768
+    pieces = np.array_split(wave, min(COLUMNS, len(wave)))
+    loudest = max(float(np.abs(wave).max()), 1e-9)
     tops = [
         (round(100 - 98 * p.max() / loudest), round(100 - 98 * p.min() / loudest)) for p in pieces
     ]
@@ -115,13 +114,12 @@ def sound(x: np.ndarray, title: str, rate: float, lost: str, share: int) -> Draw
     outline += [f"{i} {bottom}" for i, (_, bottom) in reversed(list(enumerate(tops)))]
     seconds = len(samples) / rate
     cut = f" of {len(whole) / rate:.1f} s" if len(samples) < len(whole) else ""
-    beyond = int((np.abs(samples) > 32767.5).sum())
     louder = f"; {beyond:,} samples clipped to 16 bits" if beyond else ""
     parts = {
         "wav": uri("audio/wav", file.getvalue()),
         "outline": "M" + "L".join(outline) + "Z",
         "columns": max(len(pieces) - 1, 1),
-        "spectrogram": spectrogram(samples, rate),
+        "spectrogram": magma(spectrogram(samples, rate)),
         "seconds": seconds,
         "top": rate / 2000,
     }
@@ -130,10 +128,8 @@ def sound(x: np.ndarray, title: str, rate: float, lost: str, share: int) -> Draw
     return Drawing("audio", title, text, parts)
 
 
-def spectrogram(samples: np.ndarray, rate: float) -> str:
-    window = min(max(round(0.02 * rate), 16), len(samples))
-    z = np.abs(stft(samples, rate, nperseg=window, noverlap=window - -(-window // 4))[2])
-    decibels = 20 * np.log10(np.maximum(z / max(z.max(), 1e-12), 10 ** (-70 / 20)))
+def magma(decibels: np.ndarray) -> str:
+    """A picture of decibels between -70 and 0, the first row at the bottom."""
     levels = np.rint((decibels[::-1] + 70) / 70 * 255).astype(np.uint8)
     image = Image.fromarray(levels)
     image = image.resize((min(levels.shape[1], COLUMNS), min(levels.shape[0], 128)))
@@ -144,29 +140,21 @@ def spectrogram(samples: np.ndarray, rate: float) -> str:
 
 def roll(x: np.ndarray, title: str, rate: float, lost: str) -> Drawing:
     """Keys that are down, one long note each. Shapes: x (T, D), 1 where a key is down."""
-    down = np.pad(x > 0.5, ((1, 1), (0, 0))).astype(int)
-    changes = np.diff(down, axis=0)
-    notes = [
-        (int(start), int(stop - start), key)
-        for key in range(x.shape[1])
-        for start, stop in zip(
-            np.flatnonzero(changes[:, key] > 0), np.flatnonzero(changes[:, key] < 0), strict=True
-        )
-    ]
+    found = notes(x)
     piano = x.shape[1] == 88
-    used = sorted({key for _, _, key in notes}) or [0, x.shape[1] - 1]
+    used = sorted({key for _, _, key in found}) or [0, x.shape[1] - 1]
     low, high = (max(used[0] - 2, 0), min(used[-1] + 2, x.shape[1] - 1))
     parts = {
-        "notes": notes,
+        "notes": found,
         "steps": len(x),
         "low": low,
         "high": high,
         "rate": rate,
-        "lowest": LOWEST_KEY if piano else None,
-        "octaves": [key for key in range(low, high + 1) if piano and (key + LOWEST_KEY) % 12 == 0],
+        "lowest": LOWEST if piano else None,
+        "octaves": [key for key in range(low, high + 1) if piano and (key + LOWEST) % 12 == 0],
     }
     unit = "notes" if piano else "stretches of ones"
-    text = f"{len(notes):,} {unit} in {len(x):,} steps, {len(x) / rate:.0f} s{lost}"
+    text = f"{len(found):,} {unit} in {len(x):,} steps, {len(x) / rate:.0f} s{lost}"
     return Drawing("binary", title, text, parts)
 
 

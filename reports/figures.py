@@ -13,7 +13,8 @@ import numpy as np
 from lightning import LightningModule
 from matplotlib.figure import Figure
 
-from callbacks.samples import generate_raw, typical_steps
+from callbacks.drawing import slug
+from callbacks.samples import generate_raw, spread, typical_steps
 from datamodules.base import SequenceData
 from datamodules.ragged import Ragged
 from reports.inference import infer
@@ -28,7 +29,7 @@ from reports.probes import draw_probes, probe_styles
 from reports.sample_figures import draw_beside
 from vrnn.latent_model import LatentModel
 
-__all__ = ["beside", "figures", "slug", "write_figures"]
+__all__ = ["beside", "figures", "write_figures"]
 
 SHOWN = {"pen": 8, "audio": 3}
 """Sequences drawn beside as many generated ones; of other kinds 4."""
@@ -75,8 +76,7 @@ def beside(modules: Mapping[str, LightningModule], data: SequenceData) -> Figure
     """Draws real sequences of the test split beside those that each model generates."""
     split = data.splits["test"]
     n = min(SHOWN.get(data.kind, 4), len(split))
-    spread = np.unique(np.linspace(0, len(split) - 1, n).round().astype(int))
-    columns = {"real": [np.asarray(split[int(i)]) for i in spread]}
+    columns = {"real": [np.asarray(split[i]) for i in spread(len(split), n)]}
     for name, module in modules.items():
         generated = generate_raw(module, n, module.seed)
         columns[name] = generated.x
@@ -93,11 +93,6 @@ def pair(split: Ragged) -> tuple[int, int]:
             other = np.flatnonzero(split.labels[name] != split.labels[name][0])
             return (0, int(other[0])) if len(other) else (0, len(split) // 2)
     return 0, len(split) // 2
-
-
-def slug(title: str) -> str:
-    """A title as the name of a file."""
-    return title.lower().replace(" ", "_")
 
 
 def write_figures(drawn: Mapping[str, Figure], folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from datamodules.base import collate
 from vrnn.distributions import per_dimension
 from vrnn.evaluation import sequence_noise
 from vrnn.latent_model import LatentModel
@@ -62,11 +63,10 @@ def infer(
 
 def padded(model: SequenceModel, sequences: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Raw sequences (T_i, D) as standardised x (T, B, D) and mask (T, B)."""
-    raw = [torch.from_numpy(np.array(s, np.float64)) for s in sequences]
-    x = torch.nn.utils.rnn.pad_sequence([model.normaliser.standardise(s).float() for s in raw])
-    lengths = torch.tensor([len(s) for s in raw])
+    affine = (part.cpu().numpy() for part in (model.normaliser.shift, model.normaliser.scale))
+    batch = collate(list(sequences), np.arange(len(sequences)), *affine)
     place = model.out.weight.device
-    return x.to(place), (torch.arange(len(x))[:, None] < lengths).to(place)
+    return batch.x.to(place), batch.mask.to(place)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from callbacks.drawing import DRAWERS, draw_strokes, strokes
+from callbacks.drawing import ACCENT, DRAWERS, INK, draw_strokes, strokes
 from datamodules.pen import points
 from reports.inference import Inferred, continued, decoded, drawn, state_after
 from vrnn.sequence_model import SequenceModel
@@ -21,7 +21,7 @@ __all__ = [
     "draw_traversal",
 ]
 
-INK, ACCENT, GREY = "#1b2a41", "#c8553d", "#98a2b3"
+GREY = "#98a2b3"
 OFFSETS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -68,13 +68,11 @@ def draw_over_time(kind: str, rate: float, seen: Inferred) -> Figure:
     return figure
 
 
-def draw_prior_posterior(
-    kind: str, rate: float, seen: Inferred, dimensions: int = 4, steps: int = 160
-) -> Figure:
-    """Prior against posterior by step: means and two standard deviations of the dimensions of the
-    highest KL, over that many steps in which there is most of it."""
-    strongest = np.argsort(-seen.kl.mean(0), kind="stable")[:dimensions]
-    n = min(steps, len(seen.x))
+def draw_prior_posterior(kind: str, rate: float, seen: Inferred) -> Figure:
+    """Prior against posterior by step: means and two standard deviations of the four dimensions of
+    the highest KL, over the 160 steps in which there is most of it."""
+    strongest = np.argsort(-seen.kl.mean(0), kind="stable")[:4]
+    n = min(160, len(seen.x))
     total = np.convolve(seen.kl.sum(1), np.ones(n), mode="valid")
     part = slice(start := int(total.argmax()), start + n)
     edges = np.arange(part.start, part.stop + 1) * frame_length(kind, rate, seen.x.shape[1])

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from callbacks.drawing import as_image
 from reports.curves import panels
 from reports.drawings import Drawing, draw, png
 from reports.run import Run, read_run
@@ -160,10 +160,7 @@ def pictures(run: Run, figures: Mapping[str, Figure]) -> list[tuple[str, str]]:
         except OSError as error:
             run.notes.append(f"{file.name} cannot be read ({error}).")
     for title, figure in figures.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-        with Image.open(buffer) as image:
-            drawn.append((title, small_png(image)))
+        drawn.append((title, small_png(as_image(figure)[0])))
     return drawn
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.progress import track
 
+from callbacks.drawing import ACCENT, INK, PALE
 from datamodules.ragged import Ragged
 from reports.inference import infer
 from vrnn.latent_model import LatentModel
@@ -113,7 +114,7 @@ def draw_probes(scores: dict[str, dict[str, float]], lines: int) -> Figure:
     figure = Figure(figsize=(10, 3.6), dpi=110, layout="constrained")
     ax = figure.subplots()
     place, width = np.arange(len(scores)), 0.8 / len(names)
-    for k, (name, colour) in enumerate(zip(names, ("#c8553d", "#1b2a41", "#b8c0cc"), strict=True)):
+    for k, (name, colour) in enumerate(zip(names, (ACCENT, INK, PALE), strict=True)):
         values = np.array([row[name] for row in scores.values()])
         x = place + (k - (len(names) - 1) / 2) * width
         ax.bar(x, values.clip(0), width * 0.92, color=colour, label=name)

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from callbacks.drawing import draw_columns, draw_strokes, strokes
+from callbacks.drawing import ACCENT, INK, draw_columns, draw_strokes, strokes
 
 __all__ = ["draw_beside"]
 
-INK = "#1b2a41"
 ZOOM = 0.04
 """Seconds of the narrower view of a waveform."""
 
@@ -45,7 +44,7 @@ def draw_waveforms(columns: Mapping[str, Sequence[np.ndarray]], rate: float) -> 
             middle = float(seconds[np.abs(samples).argmax()])
             start = float(np.clip(middle - ZOOM / 2, 0, max(seconds[-1] - ZOOM, 0)))
             whole, zoomed = axes[2 * i, j], axes[2 * i + 1, j]
-            whole.axvspan(start, start + ZOOM, color="#c8553d", alpha=0.25, linewidth=0)
+            whole.axvspan(start, start + ZOOM, color=ACCENT, alpha=0.25, linewidth=0)
             peak = 1.05 * max(float(np.abs(samples).max()), 1e-9)
             for ax, width in ((whole, 0.3), (zoomed, 0.8)):
                 ax.axis("on")

@@ -7,20 +7,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from callbacks.tables import EXACT, LATENT, with_error
+from callbacks.tables import labels, score_rows, spelled, with_error
 from reports.curves import BOUNDS
 from reports.run import Run
 
-__all__ = ["Table", "Tile", "best_score", "compared", "published", "tables", "tiles"]
+__all__ = [
+    "Table",
+    "Tile",
+    "best_score",
+    "compared",
+    "published",
+    "read_published",
+    "tables",
+    "tiles",
+    "unit_of",
+]
 
 PUBLISHED = Path(__file__).with_name("published.json")
-
-UNITS = (
-    ("nats per sequence", "", 1),
-    ("nats per step", "_per_step", 4),
-    ("nats per sample", "_per_sample", 4),
-    ("bits per sample", "_bits_per_sample", 4),
-)
 
 SPLITS = {"test": "test", "val": "validation", "untrained": "test, before training"}
 
@@ -52,9 +55,8 @@ def exact(run: Run) -> bool:
     return not any(kl) and not any(y.any() for y in curves)
 
 
-def labels(run: Run) -> dict[str, str]:
-    k = int(run.figures.get("particles", 1))
-    return {name: label.format(k=k) for name, label in (EXACT if exact(run) else LATENT).items()}
+def labels_of(run: Run) -> dict[str, str]:
+    return labels(int(run.figures.get("particles", 1)), exact(run))
 
 
 def spaces(run: Run) -> list[str]:
@@ -64,24 +66,16 @@ def spaces(run: Run) -> list[str]:
     ]
 
 
-def spelled(space: str) -> str:
-    return "" if space == "standardised" else f"_{space}"
-
-
 def tables(run: Run) -> list[Table]:
     """The scores in every unit and space, each with its standard error over sequences."""
-    made = []
-    for unit, suffix, digits in UNITS:
-        rows = []
-        for split, shown in SPLITS.items():
-            for name, label in labels(run).items():
-                keys = [f"{split}/{name}{spelled(space)}{suffix}" for space in spaces(run)]
-                cells = [with_error(run.figures, key, digits) for key in keys]
-                if any(cells):
-                    rows.append([f"{label}, {shown}", *map(minus, cells)])
-        if rows:
-            made.append(Table(unit, ["", *spaces(run)], rows))
-    return made
+    return [
+        Table(
+            unit,
+            ["", *spaces(run)],
+            [[f"{label}, {SPLITS[split]}", *map(minus, cells)] for split, label, *cells in rows],
+        )
+        for unit, rows in score_rows(run.figures, list(SPLITS), spaces(run), labels_of(run))
+    ]
 
 
 def unit_of(run: Run) -> tuple[str, str, int]:
@@ -101,7 +95,7 @@ def tiles(run: Run) -> list[Tile]:
     unit, suffix, digits = unit_of(run)
     found = []
     split = next((s for s in ("test", "val") if f"{s}/elbo" in run.figures), None)
-    for name, label in labels(run).items():
+    for name, label in labels_of(run).items():
         key = f"{split}/{name}{suffix}"
         if split and name in ("elbo", "iwae", "fivo") and key in run.figures:
             value = minus(with_error(run.figures, key, digits))
@@ -146,7 +140,7 @@ def published(run: Run) -> tuple[Table, dict[str, Any]] | None:
         for row in known["rows"]
     ]
     digits = 1 if "per sequence" in known["unit"] else 3
-    for name, label in labels(run).items():
+    for name, label in labels_of(run).items():
         key = f"test/{name}{known['suffix']}"
         if name in ("elbo", "iwae", "fivo", "paper") and key in run.figures:
             shown = minus(with_error(run.figures, key, digits))

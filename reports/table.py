@@ -7,16 +7,17 @@ are those of metrics.json and of what `evaluate.py RUN --k 40` leaves in the run
 """
 
 import argparse
-import json
 import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from callbacks.sweep import overrides
+from callbacks.errors import readable_errors
+from callbacks.sweep import overrides, read_figures
 from reports.run import Run, checkpoints, read_run
 from reports.scores import read_published, unit_of
+from reports.table_text import Line, Part, show, write
 from vrnn.checkpoint import find_checkpoint, read
 
 __all__ = ["Line", "Part", "parts", "runs_below"]
@@ -26,40 +27,15 @@ log = logging.getLogger(__name__)
 MODELS = ("RNN-Gauss", "RNN-GMM", "VRNN-I-Gauss", "VRNN-Gauss", "VRNN-GMM")
 """The rows of the paper's table."""
 
-EXACT = (("log p(x)", "elbo"),)
-LATENT = (("ELBO", "elbo"), ("IWAE-40", "iwae"), ("paper-40", "paper"))
-MUSIC = (("ELBO", "elbo"), ("FIVO-8", "fivo"))
+RNN_FIGURES = (("log p(x)", "elbo"),)
+VRNN_FIGURES = (("ELBO", "elbo"), ("IWAE-40", "iwae"), ("paper-40", "paper"))
+MUSIC_FIGURES = (("ELBO", "elbo"), ("FIVO-8", "fivo"))
 K = 40
 FILTERED = 8
 PARTICLES = {"iwae": K, "paper": K, "fivo": FILTERED}
 """Those of the table; figures of others are left out."""
 
 EXPERIMENTS = Path(__file__).parent.parent / "conf" / "experiment" / "paper"
-
-
-class Line(NamedTuple):
-    """One figure of one model."""
-
-    model: str
-    figure: str
-    value: float | None
-    error: float | None
-    """Standard error over sequences."""
-    published: float | None
-    verified: bool
-    parameters: int | None
-    fill: str | None
-    """The command that gives the value where it is missing."""
-
-
-class Part(NamedTuple):
-    """What there is for one data set."""
-
-    data: str
-    unit: str
-    digits: int
-    lines: list[Line]
-    notes: list[str]
 
 
 def runs_below(folders: Iterable[Path]) -> list[Run]:
@@ -106,24 +82,13 @@ def with_scores(run: Run) -> Run:
     for k in (1, FILTERED, K):
         file = run.folder / f"scores_test_k{k}.json"
         if file.is_file():
-            figures |= of_particles(read_scores(file), k)
+            figures |= of_particles(read_figures(file, "evaluate the run again"), k)
     return run._replace(figures=figures)
 
 
 def of_particles(figures: Mapping[str, float], k: float | None) -> dict[str, float]:
     kinds = {key: key.partition("/")[2].partition("_")[0] for key in figures}
     return {key: v for key, v in figures.items() if PARTICLES.get(kinds[key], k) == k}
-
-
-def read_scores(file: Path) -> dict[str, float]:
-    try:
-        content = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); evaluate the run again") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} is damaged (no figures by name); evaluate the run again")
-    known: dict[str, float] = content
-    return known
 
 
 def parts(runs: Sequence[Run]) -> list[Part]:
@@ -161,9 +126,9 @@ def lines_of(
     figures = {} if run is None else run.figures
     size = figures.get("parameters")
     plain = model.partition(" ")[0] if music(siblings) else model
-    latent = MUSIC if music(siblings) else LATENT
+    latent = MUSIC_FIGURES if music(siblings) else VRNN_FIGURES
     lines = []
-    for figure, name in EXACT if model.startswith("RNN-") else latent:
+    for figure, name in RNN_FIGURES if model.startswith("RNN-") else latent:
         key = f"test/{name}{suffix}"
         row = next((r for r in published if (named_here(r), r["bound"]) == (plain, figure)), None)
         fill = None
@@ -254,9 +219,6 @@ def main() -> None:
         "--out", type=Path, help="folder of table.csv, .md and .tex (default: the first one)"
     )
     args = parser.parse_args()
-
-    from callbacks.errors import readable_errors
-    from reports.table_text import show, write
 
     with readable_errors():
         table = parts(runs_below(args.folders))

@@ -3,15 +3,15 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from callbacks.sweep import latex_table, markdown_table
-from reports.table import Line, Part
+from callbacks.markup import latex_table, markdown_table
 
-__all__ = ["cells", "matrix", "show", "write"]
+__all__ = ["Line", "Part", "cells", "matrix", "missing_of", "show", "write"]
 
 COLUMNS = ("model", "figure", "ours", "published", "distance", "parameters")
 NOTES = (
@@ -19,6 +19,31 @@ NOTES = (
     "original script's estimate, not a bound",
     "* recalled, not verified",
 )
+
+
+class Line(NamedTuple):
+    """One figure of one model."""
+
+    model: str
+    figure: str
+    value: float | None
+    error: float | None
+    """Standard error over sequences."""
+    published: float | None
+    verified: bool
+    parameters: int | None
+    fill: str | None
+    """The command that gives the value where it is missing."""
+
+
+class Part(NamedTuple):
+    """What there is for one data set."""
+
+    data: str
+    unit: str
+    digits: int
+    lines: list[Line]
+    notes: list[str]
 
 
 def cells(part: Part, missing: Sequence[str]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from helpers import CONF, Command
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from callbacks.sweep import Row, rows, write
+from callbacks.sweep import Row, overrides, rows, write
 
 SMALL = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
 SMALL += ["data.lines=2", "data.val_lines=1", "data.test_lines=1"]
@@ -101,6 +101,22 @@ def test_any_runs_make_a_table_later(
     (chosen[0] / "metrics.json").write_text("{")
     with pytest.raises(ValueError, match="metrics.json is damaged"):
         rows(chosen)
+
+
+def test_the_words_of_a_run_are_those_that_hydra_kept(tmp_path: Path) -> None:
+    """Quotes, and words that YAML breaks into several lines, included."""
+    words = ["seed=0", "+x='a b'", "~callbacks.pictures", 'name="it\'s: # one"', "a=[1, 'b']"]
+    words += [f"data.root='/{'a folder with a long name/' * 8}'", "model={a: 1}", "x="]
+    (tmp_path / ".hydra").mkdir()
+    file = tmp_path / ".hydra" / "overrides.yaml"
+    for kept in (words, []):
+        OmegaConf.save(OmegaConf.create(kept), file)
+        assert overrides(tmp_path) == kept
+    for damaged in ("- 'a", "", "a"):
+        file.write_text(damaged)
+        assert overrides(tmp_path) == []
+    file.unlink()
+    assert overrides(tmp_path) == []
 
 
 def test_rows_without_figures_can_be_written(tmp_path: Path) -> None:
