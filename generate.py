@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder of the files (default: samples/ of the run, or beside the checkpoint)",
+        help="folder of the files (default: generated/ of the run, or beside the checkpoint)",
     )
     args = parser.parse_intermixed_args()
 
@@ -70,7 +70,7 @@ def generate(args: argparse.Namespace) -> list[Path]:
         raise ValueError(f"{args.overrides[0]} is of use with --prime only, which reads the data")
     module = load_module(args.run)
     beside = find_checkpoint(args.run).parent
-    out = args.out or (beside.parent if beside.name == "checkpoints" else beside) / "samples"
+    out = args.out or (beside.parent if beside.name == "checkpoints" else beside) / "generated"
     prime = None
     if args.prime:
         data = load_data(module.hparams["data"], args.overrides)

@@ -159,7 +159,11 @@ def conclude(
     console = Console()
     if splits:
         console.print(scores_tables(figures, splits, spaces, cfg.particles, exact))
-    console.print(f"{module.model.parameter_count:,} parameters, {trainer.global_step:,} updates")
+    epoch = figures["best_epoch"]
+    console.print(
+        f"{module.model.parameter_count:,} parameters, {trainer.global_step:,} updates"
+        + (f"; scores of the best weights, after epoch {epoch:g}" if epoch else "")
+    )
     console.print(
         "results: metrics.json, metrics.csv, samples/ and checkpoints/ in", soft_wrap=True
     )
@@ -221,21 +225,30 @@ def resume_from(cfg: "DictConfig") -> Path | None:
         return Path(cfg.ckpt)
     found = find_last(Path(cfg.output_dir))
     if found is None:
-        log.info("ckpt=last: nothing to resume in %s, so training starts afresh", cfg.output_dir)
+        log.warning(
+            "ckpt=last: nothing to resume in %s, so training starts afresh; hydra.run.dir= names "
+            "the folder of an earlier run",
+            cfg.output_dir,
+        )
     return found
 
 
-def tell_how_to_go_on(folder: Path) -> None:
-    """Says by which command a run goes on that was interrupted."""
+def tell_how_to_go_on(folder: Path, sweep: bool) -> None:
+    """Says by which command a run or sweep goes on that was interrupted."""
     import shlex
 
     from lightning.pytorch.utilities import rank_zero_only
 
-    if rank_zero_only.rank == 0 and (folder / "checkpoints" / "last.ckpt").exists():
-        own = ("hydra.run.dir=", "ckpt=")
-        words = [word for word in sys.argv if not word.startswith(own)]
-        words += [f"hydra.run.dir={shown(folder)}", "ckpt=last"]
-        print(f"\ninterrupted; to go on: {shlex.join(['python', *words])}", file=sys.stderr)
+    if rank_zero_only.rank == 0 and (sweep or (folder / "checkpoints" / "last.ckpt").exists()):
+        program, *words = sys.argv
+        # Hydra wants all options in a row, which -m may not part.
+        start, where = ["python", program], "hydra.run.dir="
+        if sweep:
+            start, where = [*start, "-m"], "hydra.sweep.dir="
+        own = ("-m", "--multirun", where, "ckpt=")
+        words = [word for word in words if not word.startswith(own)]
+        words = [*start, *words, f"{where}{shown(folder)}", "ckpt=last"]
+        print(f"\ninterrupted; to go on: {shlex.join(words)}", file=sys.stderr)
 
 
 def best_checkpoint(trainer: "Trainer") -> str | None:
@@ -273,8 +286,8 @@ def main(cfg: "DictConfig") -> float:
         try:
             figures = (finished_before(cfg) if sweep else None) or run(cfg)
         except SystemExit as end:
-            if end.code == 1 and not sweep:  # Lightning's answer to Ctrl-C.
-                tell_how_to_go_on(Path(cfg.output_dir))
+            if end.code == 1:  # Lightning's answer to Ctrl-C.
+                tell_how_to_go_on(Path(hydra_cfg.sweep.dir if sweep else cfg.output_dir), sweep)
             raise
     return figures.get(f"val/{cfg.bound}", float("nan"))
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 from callbacks.samples import spread
 from datamodules.base import SequenceData
@@ -23,13 +24,16 @@ from datamodules.ragged import Ragged
 __all__ = ["finished", "fingerprint", "first_change", "flat", "record"]
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetrics", "numpy")
+CODE_AT = Path(__file__).resolve().parent.parent
+CODE = ("*.py", "*.yaml", "*.cpp", "*.h", "*.toml")
 SAMPLED = 64
 FREE = ("ckpt", "output_dir", "report")
 """Options that the results do not depend on."""
 
 
 def record(folder: Path, config: Mapping[str, Any], data: SequenceData) -> None:
-    """Writes <folder>/run.json, and changes.patch where the code differs from its commit.
+    """Writes <folder>/run.json, and changes.patch where the code differs from its commit, with
+    the files that git does not know.
 
     No environment variable goes into it.
 
@@ -37,11 +41,13 @@ def record(folder: Path, config: Mapping[str, Any], data: SequenceData) -> None:
         config: the whole configuration, resolved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    changes = git("diff", "HEAD")
+    new = (git("ls-files", "--others", "--exclude-standard", "-z", *CODE) or "").split("\0")
+    patches = [git("diff", "HEAD"), *(as_patch(file) for file in new if file)]
+    changes = "".join(f"{patch}\n" for patch in patches if patch)
     if changes:
-        (folder / "changes.patch").write_text(changes + "\n")
+        (folder / "changes.patch").write_text(changes)
     content = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *command()]),
         "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
         "seed": config["seed"],
         "commit": git("rev-parse", "HEAD"),
@@ -115,13 +121,27 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def command() -> list[str]:
+    """The words that start this very run: of a sweep, the job's own."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return sys.argv
+    return [sys.argv[0], *HydraConfig.get().overrides.task]
+
+
 def git(*words: str) -> str | None:
     """What git says of the code that runs; None where it is not in a repository."""
-    here = Path(__file__).resolve().parent.parent
     try:
         done = subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=60
+            ["git", "-C", str(CODE_AT), *words], capture_output=True, text=True, timeout=60
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def as_patch(file: str) -> str:
+    """A text file that git does not know as a patch that makes it."""
+    lines = (CODE_AT / file).read_text(errors="replace").splitlines()
+    head = [f"diff --git a/{file} b/{file}", "new file mode 100644", "--- /dev/null"]
+    body = [f"+++ b/{file}", f"@@ -0,0 +1,{len(lines)} @@", *(f"+{line}" for line in lines)]
+    return "\n".join(head + body if lines else head[:2])

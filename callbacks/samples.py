@@ -117,7 +117,8 @@ def write_real(data: SequenceData, folder: Path) -> None:
 
 
 def write_samples(generated: Generated, data: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Writes generated sequences as pictures, as arrays, and as what else shows their kind.
+    """Writes generated sequences as pictures, as arrays, and as what else shows their kind, in
+    place of those that were written there before.
 
     Args:
         data: the description of the data (`SequenceData.description`).
@@ -129,6 +130,9 @@ def write_samples(generated: Generated, data: Mapping[str, Any], folder: Path) -
         are means.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for pattern in ("generated_*.wav", "generated_*.mid"):
+        for file in folder.glob(pattern):
+            file.unlink()
     figure = draw(data["kind"], generated.x, data["rate"])
     files = [folder / f"generated.{suffix}" for suffix in ("png", "svg", "npz")]
     for file in files[:2]:

@@ -35,6 +35,8 @@ class Row(NamedTuple):
     for a single one."""
     failures: list[str]
     """What went wrong with the others."""
+    best: Path | None = None
+    """That of the best bound on the validation split."""
 
 
 class SweepTable(Callback):
@@ -97,19 +99,20 @@ def overrides(run: Path) -> list[str]:
 
 
 def row(options: str, runs: Sequence[Path]) -> Row:
-    done, failures = [], []
+    done, failures = {}, []
     for run in runs:
         metrics, error = run / "metrics.json", run / "error.txt"
         if error.is_file():
             failures.append(f"{run.name}: {error.read_text().partition(chr(10))[0]}")
         elif metrics.is_file():
-            done.append(read_figures(metrics, "run the job again"))
+            done[run] = read_figures(metrics, "run the job again")
         else:
             failures.append(f"{run.name}: did not come to its end")
-    shared = set.intersection(*(set(figures) for figures in done)) if done else set()
-    values = {name: [float(figures[name]) for figures in done] for name in shared}
+    shared = set.intersection(*map(set, done.values())) if done else set()
+    values = {name: [float(its[name]) for its in done.values()] for name in shared}
     figures = {name: (mean(v), error_of(v)) for name, v in values.items()}
-    return Row(options, len(done), figures, failures)
+    best = max(done, key=lambda run: done[run]["val/elbo"]) if "val/elbo" in shared else None
+    return Row(options, len(done), figures, failures, best)
 
 
 def read_figures(file: Path, remedy: str) -> dict[str, float]:
@@ -163,6 +166,8 @@ def show(table: Sequence[Row]) -> None:
     console.print(
         "[dim]bounds in nats per sequence, standardised; ± one standard error over seeds"
     )
+    if table[0].best is not None:
+        console.print(f"best run: {table[0].best}", markup=False, soft_wrap=True)
     for line in table:
         for failure in line.failures:
             console.print(f"failed: {failure}", markup=False, soft_wrap=True)

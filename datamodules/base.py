@@ -212,7 +212,8 @@ class SequenceData(LightningDataModule):
         long = np.flatnonzero(sequences.lengths > steps)[:n]
         if len(long) < n:
             raise ValueError(
-                f"only {len(long)} sequences of the {split} split have more than {steps} frames"
+                f"only {len(long)} sequences of the {split} split have more than {steps} frames; "
+                f"the longest has {sequences.lengths.max()}"
             )
         x = np.stack(
             [(sequences.piece(int(i), 0, steps) - self.shift) / self.scale for i in long], axis=1

@@ -185,7 +185,8 @@ def tracks(
         for d, name in enumerate(names)
     ]
     more = f"; the first {shown} of {x.shape[1]} coordinates" if shown < x.shape[1] else ""
-    text = f"{len(x):,} steps, {len(x) / rate:.3g} s{more}{lost}"
+    seconds = "" if rate == 1 else f", {len(x) / rate:.3g} s"  # 1 where nobody knows
+    text = f"{len(x):,} steps{seconds}{more}{lost}"
     return Drawing("real", title, text, {"lanes": lanes, "height": 60 * shown})
 
 

@@ -87,7 +87,7 @@ def test_samples_go_on_from_real_beginnings(run: Path, tmp_path: Path, command: 
 
 def test_samples_of_a_run_lie_in_it(run: Path, command: Command) -> None:
     shown = command("generate.py", run, "--n", 1, "--steps", 5)
-    assert str(run / "samples" / "generated.png") in shown
+    assert str(run / "generated" / "generated.png") in shown
 
 
 def test_training_from_the_command_line(tmp_path: Path, command: Command) -> None:

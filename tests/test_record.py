@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import CONF, configure, plain
 
 import train
-from callbacks.record import fingerprint, finished, flat
+from callbacks.record import fingerprint, finished, flat, record
 from datamodules.ragged import Ragged
 
 SMALL = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
@@ -28,17 +29,45 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_says_what_it_was(run: Path) -> None:
-    record = json.loads((run / "run.json").read_text())
-    assert record["seed"] == 5 and record["config"]["model"]["_target_"] == "vrnn.RNN"
-    assert record["versions"].keys() >= {"python", "torch", "lightning", "hydra-core"}
-    assert set(record["data"]) == {"train", "val", "test"}
-    assert record["hardware"]["cores"] == os.cpu_count()
+    said = json.loads((run / "run.json").read_text())
+    assert said["seed"] == 5 and said["config"]["model"]["_target_"] == "vrnn.RNN"
+    assert said["versions"].keys() >= {"python", "torch", "lightning", "hydra-core"}
+    assert set(said["data"]) == {"train", "val", "test"}
+    assert said["hardware"]["cores"] == os.cpu_count()
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=CONF.parent, capture_output=True, text=True
     )
     if head.returncode == 0:
-        assert record["commit"] == head.stdout.strip()
-        assert record["changed"] == (run / "changes.patch").is_file()
+        assert said["commit"] == head.stdout.strip()
+        assert said["changed"] == (run / "changes.patch").is_file()
+
+
+def test_what_was_not_committed_is_kept_with_files_that_are_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, copy, folder = (tmp_path / name for name in ("code", "copy", "run"))
+
+    def git(*words: str, at: Path = repository) -> None:
+        who = ["-c", "user.name=n", "-c", "user.email=e"]
+        subprocess.run(["git", *who, *words], cwd=at, check=True, capture_output=True)
+
+    repository.mkdir()
+    git("init")
+    (repository / "old.py").write_text("a = 1\n")
+    git("add", "old.py")
+    git("commit", "-m", "first")
+    git("clone", str(repository), str(copy), at=tmp_path)
+    new = {"old.py": "a = 2\n", "conf/new.yaml": "b: 1\nc: 2\n", "empty.py": "", "data.bin": "x"}
+    for name, text in new.items():
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_text(text)
+
+    monkeypatch.setattr("callbacks.record.CODE_AT", repository)
+    record(folder, {"seed": 0}, SimpleNamespace(splits={}))
+    assert json.loads((folder / "run.json").read_text())["changed"]
+    git("apply", str(folder / "changes.patch"), at=copy)
+    found = {name: (copy / name).read_text() for name in new if (copy / name).is_file()}
+    assert found == {name: text for name, text in new.items() if name != "data.bin"}
 
 
 def test_finished_runs_are_known_by_their_options(run: Path, tmp_path: Path) -> None:

@@ -305,3 +305,16 @@ def test_ctrl_c_names_the_command_that_goes_on(tmp_path: Path) -> None:
     assert words[:2] == ["python", "train.py"]
     assert words[-2:] == [f"hydra.run.dir={tmp_path}", "ckpt=last"]
     assert sorted(words) == sorted(["python", *process.args[1:]])  # type: ignore[index,misc]
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_sweep_names_the_command_that_goes_on_with_it(tmp_path: Path) -> None:
+    where = f"hydra.sweep.dir={tmp_path}"
+    process = start(tmp_path, where, "hydra.sweep.subdir=a", "trainer.max_epochs=200", "-m")
+    wait_for(tmp_path / "a", process, writes=1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in errors, errors
+    (told,) = [line for line in errors.splitlines() if line.startswith("interrupted")]
+    assert told.startswith("interrupted; to go on: python train.py -m ")
+    assert told.endswith(f" {where} ckpt=last") and told.count(" -m ") == 1

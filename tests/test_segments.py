@@ -155,7 +155,7 @@ def test_other_errors_and_small_segments_are_told_as_they_are():
     with pytest.raises(RuntimeError, match="no memory of it"), memory_told(shape, 1, None, True):
         raise RuntimeError("no memory of it")
     for steps, segments in ((10, True), (None, False)):
-        with pytest.raises(ValueError, match="try data.batch_size below 4"):  # noqa: SIM117
+        with pytest.raises(ValueError, match="try data.batch_size below 4"):
             with memory_told(shape, 1, steps, segments):
                 raise torch.OutOfMemoryError("CUDA out of memory.")
 

@@ -60,6 +60,7 @@ def test_means_and_errors_are_over_seeds_and_failures_show(sweep: Path) -> None:
     vrnn = table["model=vrnn_gmm"]
     assert vrnn.figures["test/elbo"] == (60.0, pytest.approx(10.0)) and vrnn.seeds == 2
     assert vrnn.failures == ["6_vrnn_gmm_iam: no memory"]
+    assert vrnn.best == sweep / "4_vrnn_gmm_iam" and table["model=dead"].best is None
     assert table["model=vrnn_gauss"].figures["val/elbo"] == (1.0, None)
     assert table["model=dead"].failures == ["8_dead_iam: did not come to its end"]
 

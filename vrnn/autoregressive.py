@@ -44,7 +44,7 @@ class Autoregressive(Distribution):
         temperature: of every factor.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+    arg_constraints: dict[str, constraints.Constraint] = {}
     support = constraints.real_vector
 
     def __init__(

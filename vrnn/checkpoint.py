@@ -88,6 +88,8 @@ def find_checkpoint(path: str | Path) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
+    if runs := sorted(path.glob("*/checkpoints")):
+        raise CheckpointError(f"{path} holds several runs; name one, such as {runs[0].parent}")
     raise CheckpointError(
         f"no checkpoint at {path}: neither a file nor a run folder with checkpoints/best.ckpt "
         "or checkpoints/last.ckpt"

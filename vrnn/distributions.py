@@ -69,7 +69,7 @@ class PenDistribution(Distribution):
         Generating Sequences With Recurrent Neural Networks (Graves, 2013), https://arxiv.org/abs/1308.0850
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+    arg_constraints: dict[str, constraints.Constraint] = {}
     support = constraints.real_vector
 
     def __init__(

@@ -63,12 +63,13 @@ def recorded(cell: VRNNCell, sequences: Sequence[Tensor], state: State) -> "Stre
     known = stretches.setdefault(cell, {})
     kinds = [(x.shape, x.dtype, x.device) for x in (*sequences, state[0])]
     places = [(p.data_ptr(), p.requires_grad) for p in cell.parameters()]
-    key = (torch.is_grad_enabled(), *kinds, *places)
+    keep = torch.is_grad_enabled()
+    key = (keep, *kinds, *places)
     if key not in known:
         if len(known) >= KEPT:
             del known[next(iter(known))]
         # Its memory may be written in both modes, in which it may be asked for again.
-        with torch.inference_mode(False), torch.set_grad_enabled(key[0]):
+        with torch.inference_mode(False), torch.set_grad_enabled(keep):
             known[key] = Stretch(cell, sequences, state)
     return known[key]
 

@@ -83,7 +83,7 @@ class LogisticMixtureDistribution(Distribution):
         PixelCNN++ (Salimans et al., 2017), https://arxiv.org/abs/1701.05517
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+    arg_constraints: dict[str, constraints.Constraint] = {}
     support = constraints.real_vector
 
     def __init__(self, grid: Grid, logits: Tensor, mean: Tensor, s: Tensor) -> None:
@@ -148,7 +148,7 @@ class MuLawDistribution(Distribution):
         logits: (*, D, C).
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+    arg_constraints: dict[str, constraints.Constraint] = {}
     support = constraints.real_vector
 
     def __init__(self, grid: Grid, of_level: Tensor, counts: Tensor, logits: Tensor) -> None:

@@ -41,7 +41,7 @@ class VRNN(LatentModel):
         hidden: units of each recurrent layer.
         likelihood: output distribution over a frame.
         posterior: "filtering", q(z_t | x_{<=t}, z_{<t}), as published, or "smoothing", q(z_t |
-            x_{<=T}, z_{<t}), which has the form of the exact posterior.
+            x_{<=T}, z_{<t}), which factorises as the exact posterior does.
         residual: the encoder's mean is added to that of the prior.
         prior: "learned", from h_{t-1}, or "standard", N(0, I) at every step (VRNN-I).
         rnn: "lstm" or "gru".

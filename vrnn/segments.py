@@ -42,7 +42,8 @@ def by_segments(
 
     Returns:
         The terms, each (T, K * B), and the state after step T; values and gradients are the same
-        for every `steps`.
+        for every `steps`. Only dropout draws anew what it leaves out of the features that
+        inference sees of the future, where one segment shares it with the recurrence.
     """
     K = particles(x, noise)
     if steps is None:

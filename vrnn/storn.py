@@ -70,7 +70,7 @@ class STORN(LatentModel):
     As published: the graph; the two recurrent networks share no state, so that the posterior of
     z_t is independent of z_{<t}. Ours: gated recurrent units in place of plain ones, the feature
     map of x, hidden layers in decoder and encoder, and sigma = softplus + 1e-4, as in the VRNN.
-    x_0 and h_0 are 0.
+    phi_x(x_0) and h_0 are 0.
 
     Args:
         x_dim: D, numbers in a frame.
