@@ -12,12 +12,12 @@ import numpy as np
 
 from datamodules.archives import Archive
 from datamodules.audio_corpus import Reading, Tail, find_sounds, read_sounds
-from datamodules.audio_file import SUFFIXES
+from datamodules.audio_file import SUFFIXES, stem
 from datamodules.base import SequenceData
 from datamodules.download import fetch
 from datamodules.problems import Missing, check_missing, report
 from datamodules.ragged import Ragged
-from datamodules.splits import SPLITS, check_shares, read_lists, shares, stem
+from datamodules.splits import SPLITS, check_shares, read_lists, shares
 
 __all__ = ["AudioCorpus", "AudioFolder", "AudioFrames", "sound_moments"]
 

@@ -1,6 +1,5 @@
 """Your own data: a folder of sequences in csv, npy or npz files."""
 
-import csv
 import json
 import logging
 from collections import Counter
@@ -15,7 +14,8 @@ from rich.progress import track
 from datamodules.base import SequenceData
 from datamodules.problems import check_missing, report, some
 from datamodules.ragged import Ragged, cached
-from datamodules.sequence_files import SPLITS, Found, read_arrays, read_csv
+from datamodules.sequence_files import Found, read_arrays, read_csv
+from datamodules.splits import SPLITS, read_splits
 
 __all__ = ["CSVFolder", "NPZFolder", "SequenceFolder", "Stroke3"]
 
@@ -284,7 +284,7 @@ def split_at(place: int, n: int) -> str:
 def by_split(corpus: Ragged, splits: Sequence[str | None]) -> dict[str, Ragged]:
     return {
         split: corpus.select([i for i, its in enumerate(splits) if its == split])
-        for split in ("train", "val", "test")
+        for split in SPLITS
     }
 
 
@@ -295,28 +295,3 @@ def described(width: int, names: Sequence[str]) -> str:
 
 def stem(file: str) -> str:
     return file.rpartition(".")[0]
-
-
-def read_splits(path: Path) -> dict[str, str]:
-    """Reads names and their splits from a list."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            content = json.loads(text)
-            rows = list(content.items()) if isinstance(content, dict) else [content]
-        else:
-            rows = [tuple(row) for row in csv.reader(text.splitlines()) if row]
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
-    if rows[:1] == [("name", "split")]:
-        rows = rows[1:]
-    splits: dict[str, str] = {}
-    for row in rows:
-        name, split = map(str, row) if isinstance(row, tuple) and len(row) == 2 else ("", "")
-        name, split = name.strip(), split.strip()
-        if split not in SPLITS or name in splits:
-            raise ValueError(
-                f"{path}: {row!r} is not a name, once, and its split, one of train, val, test"
-            )
-        splits[name] = SPLITS[split]
-    return splits

@@ -7,7 +7,7 @@ import numpy as np
 from rich.progress import track
 
 from datamodules.base import SequenceData
-from datamodules.iam import PAPER_SCALE, PAPER_SHIFT, SPLITS, read_corpus, split_forms
+from datamodules.iam import CONVENTIONS, PAPER_SCALE, PAPER_SHIFT, read_corpus, split_forms
 from datamodules.ragged import Ragged
 from datamodules.synthetic_handwriting import Style, line
 
@@ -72,13 +72,13 @@ class IAM(PenData):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if split is not None and split not in SPLITS:
-            raise ValueError(f"data.split={split} is not one of {', '.join(SPLITS)}")
+        if split is not None and split not in CONVENTIONS:
+            raise ValueError(f"data.split={split} is not one of {', '.join(CONVENTIONS)}")
         if missing not in ("error", "skip"):
             raise ValueError(f"data.missing={missing} is not one of error, skip")
 
         self.root = Path(root).expanduser()
-        self.lists: dict[str, Any] = dict(SPLITS[split]) if split is not None else {}
+        self.lists: dict[str, Any] = dict(CONVENTIONS[split]) if split is not None else {}
         self.lists |= {
             k: v for k, v in {"train": train, "val": val, "test": test}.items() if v is not None
         }

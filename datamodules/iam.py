@@ -11,11 +11,12 @@ import numpy as np
 
 from datamodules.iam_corpus import no_corpus, read_corpus
 from datamodules.iam_xml import find_lines, parse_line, read_list
+from datamodules.splits import SPLITS
 
 __all__ = [
+    "CONVENTIONS",
     "PAPER_SCALE",
     "PAPER_SHIFT",
-    "SPLITS",
     "find_lines",
     "paper_statistics",
     "parse_line",
@@ -32,7 +33,7 @@ PAPER_SCALE = 56.04462
 #: Ready-made splits by the corpus' four lists, which share no writer. "paper" is the one of the
 #: VRNN (and of Graves, 2013), it has no test set of its own; "task1" is the corpus' benchmark
 #: IAM-OnDB-t1, whose second validation set testset_t stays unused; "holdout" needs two lists.
-SPLITS: dict[str, dict[str, str]] = {
+CONVENTIONS: dict[str, dict[str, str]] = {
     "paper": {
         "train": "trainset+testset_t+testset_f",
         "val": "testset_v",
@@ -121,7 +122,7 @@ def split_forms(
         if shared:
             log.warning("%d forms are in train as well as in %s", len(shared), part)
 
-    return {part: forms[part] for part in ("train", "val", "test")}
+    return {part: forms[part] for part in SPLITS}
 
 
 def _fraction(lists: Lists) -> float | None:

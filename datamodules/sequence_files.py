@@ -8,9 +8,9 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-__all__ = ["Found", "read_arrays", "read_csv"]
+from datamodules.splits import ALIASES
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+__all__ = ["Found", "read_arrays", "read_csv"]
 
 PICKLED = (
     "holds pickled Python objects, which can run code when they are read. If you trust the file, "
@@ -110,7 +110,7 @@ def read_arrays(path: Path) -> list[Found]:
             continue
         where = f"{path}, {name}" if name else str(path)
         x = checked(where, array)
-        split = SPLITS.get(name)
+        split = ALIASES.get(name)
         lengths = arrays.get(f"{name}_lengths")
         if lengths is None:
             found.append(Found(x, name, split=split))

@@ -13,8 +13,9 @@ import numpy as np
 
 from datamodules.archives import ARCHIVES, Archive
 from datamodules.audio import AudioCorpus, AudioFolder
+from datamodules.audio_file import stem
 from datamodules.ragged import Ragged
-from datamodules.splits import check_shares, shares, stem
+from datamodules.splits import check_shares, shares
 
 __all__ = [
     "FSDD",

@@ -12,6 +12,7 @@ from rich.progress import track
 from datamodules.base import SequenceData
 from datamodules.problems import check_missing, report
 from datamodules.ragged import Ragged, cached
+from datamodules.splits import SPLITS
 from datamodules.unipen_files import Segment, read_file
 
 __all__ = ["Unipen"]
@@ -74,7 +75,7 @@ class Unipen(SequenceData):
         values, counts = np.unique(rates[np.isfinite(rates)], return_counts=True)
         self.rate = float(values[counts.argmax()]) if len(values) else Unipen.rate
         picked = [self.split_part(part) for part in parts]
-        return {split: join([p[split] for p in picked]) for split in ("train", "val", "test")}
+        return {split: join([p[split] for p in picked]) for split in SPLITS}
 
     def read_part(self, part: str) -> Ragged:
         """Reads or opens one part; files that cannot be used are reported."""

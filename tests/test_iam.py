@@ -7,9 +7,9 @@ import pytest
 from iam_tree import FORMS, write_corpus, write_list
 
 from datamodules.iam import (
+    CONVENTIONS,
     PAPER_SCALE,
     PAPER_SHIFT,
-    SPLITS,
     paper_statistics,
     read_corpus,
     split_forms,
@@ -24,10 +24,10 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_ready_made_splits(root: Path) -> None:
-    paper = split_forms(root, **SPLITS["paper"])
+    paper = split_forms(root, **CONVENTIONS["paper"])
     assert paper["train"] == FORMS["trainset"] + FORMS["testset_t"] + FORMS["testset_f"]
     assert paper["val"] == paper["test"] == FORMS["testset_v"]
-    task1 = split_forms(root, **SPLITS["task1"])
+    task1 = split_forms(root, **CONVENTIONS["task1"])
     assert task1 == {"train": FORMS["trainset"], "val": ["a02-000x"], "test": ["h01-030z"]}
 
 
@@ -157,7 +157,7 @@ def test_constants_of_the_real_corpus(corpus: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_lists_of_the_real_corpus(corpus: Path) -> None:
-    paper = split_forms(corpus, **SPLITS["paper"])
+    paper = split_forms(corpus, **CONVENTIONS["paper"])
     assert [len(paper[part]) for part in ("train", "val", "test")] == [1535, 192, 192]
 
     if (corpus / "vrnn_nips2015_split").is_dir():

@@ -6,7 +6,7 @@ import pytest
 from iam_tree import BOMB, FORMS, keys_of, line_path, write_corpus, write_line, write_text, xml
 
 from datamodules import iam_corpus
-from datamodules.iam import SPLITS, parse_line, read_corpus, split_forms
+from datamodules.iam import CONVENTIONS, parse_line, read_corpus, split_forms
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_parts_hold_offsets_and_texts_in_the_order_of_their_lists(root: Path) -> None:
-    forms = split_forms(root, **SPLITS["paper"])
+    forms = split_forms(root, **CONVENTIONS["paper"])
     parts = read_corpus(root, forms, root / "cache")
     assert list(parts) == ["train", "val", "test"]
     assert parts["val"].keys == ["a02-000x-01", "a02-000x-02", "a02-000x-03"]
@@ -34,13 +34,13 @@ def test_parts_hold_offsets_and_texts_in_the_order_of_their_lists(root: Path) ->
 def test_any_split_is_a_selection_from_one_cache(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paper = read_corpus(root, split_forms(root, **SPLITS["paper"]), root / "cache")
+    paper = read_corpus(root, split_forms(root, **CONVENTIONS["paper"]), root / "cache")
 
     def never(*_: object) -> None:
         raise AssertionError("parsed again")
 
     monkeypatch.setattr(iam_corpus, "parse_lines", never)
-    task1 = read_corpus(root, split_forms(root, **SPLITS["task1"]), root / "cache")
+    task1 = read_corpus(root, split_forms(root, **CONVENTIONS["task1"]), root / "cache")
     assert set(task1["test"].keys) < set(paper["train"].keys)
 
     monkeypatch.undo()
@@ -131,7 +131,7 @@ def test_a_missing_corpus_is_explained(tmp_path: Path, state: str) -> None:
         (root / "lineStrokes").mkdir()
     for read in (
         lambda: read_corpus(root, {"train": ["a01-000u"]}, tmp_path / "cache"),
-        lambda: split_forms(root, **SPLITS["paper"]),
+        lambda: split_forms(root, **CONVENTIONS["paper"]),
     ):
         with pytest.raises(FileNotFoundError) as info:
             read()
