@@ -15,7 +15,7 @@ from datamodules.base import SequenceData
 from datamodules.problems import check_missing, report, some
 from datamodules.ragged import Ragged, cached
 from datamodules.sequence_files import Found, read_arrays, read_csv
-from datamodules.splits import SPLITS, read_splits
+from datamodules.splits import SPLITS, read_splits, shares
 
 __all__ = ["CSVFolder", "NPZFolder", "SequenceFolder", "Stroke3"]
 
@@ -207,13 +207,12 @@ class SequenceFolder(SequenceData):
         if len(set(owners)) == 1:
             owners = corpus.keys
         units = sorted(set(owners))
-        n = max(1, round(HELD_BACK * len(units)))
         if len(units) < 3:
             raise ValueError(
                 f"{self.root} has {len(units)} usable sequences, too few for three splits"
             )
-        order = np.random.default_rng(self.split_seed).permutation(len(units))
-        split_of = {units[j]: split_at(place, n) for place, j in enumerate(order)}
+        chosen = shares(units, HELD_BACK, HELD_BACK, self.split_seed)
+        split_of = {unit: split for split, its in chosen.items() for unit in its}
         return [split_of[owner] for owner in owners]
 
 
@@ -274,11 +273,6 @@ def no_stroke3(item: Item) -> str | None:
     if not np.isin(x[:, 2], (0, 1)).all():
         return f"{name}has a third column, the pen, of other values than 0 and 1"
     return None
-
-
-def split_at(place: int, n: int) -> str:
-    """The split of a place in a shuffled order: n for validation, n for the test, the rest."""
-    return "val" if place < n else "test" if place < 2 * n else "train"
 
 
 def by_split(corpus: Ragged, splits: Sequence[str | None]) -> dict[str, Ragged]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.iam_corpus import no_corpus, read_corpus
 from datamodules.iam_xml import find_lines, parse_line, read_list
-from datamodules.splits import SPLITS
+from datamodules.splits import SPLITS, held_back
 
 __all__ = [
     "CONVENTIONS",
@@ -109,12 +109,7 @@ def split_forms(
     forms = {part: _read_lists(root, part, lists) for part, lists in parts.items()}
 
     if fraction is not None:
-        everything = sorted(forms["train"])
-        count = max(1, round(fraction * len(everything)))
-        chosen = np.random.default_rng(seed).permutation(len(everything))[:count]
-        held = {everything[i] for i in chosen}
-        forms["val"] = [form for form in forms["train"] if form in held]
-        forms["train"] = [form for form in forms["train"] if form not in held]
+        forms["train"], forms["val"] = held_back(forms["train"], fraction, seed)
 
     for part in ("val", "test"):
         shared = set(forms["train"]).intersection(forms[part])

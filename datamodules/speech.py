@@ -15,7 +15,7 @@ from datamodules.archives import ARCHIVES, Archive
 from datamodules.audio import AudioCorpus, AudioFolder
 from datamodules.audio_file import stem
 from datamodules.ragged import Ragged
-from datamodules.splits import check_shares, shares
+from datamodules.splits import check_shares, held_back, shares
 
 __all__ = [
     "FSDD",
@@ -220,14 +220,8 @@ class FSDD(AudioCorpus):
 
     def parts(self, files: Mapping[str, str]) -> dict[str, list[str]]:
         test = [i for i in files if int(i.rpartition("_")[2]) < 5]
-        rest = sorted(set(files) - set(test))
-        order = np.random.default_rng(self.split_seed).permutation(len(rest))
-        held = {rest[i] for i in order[: round(self.val * len(rest))]}
-        return {
-            "train": [i for i in rest if i not in held],
-            "val": [i for i in rest if i in held],
-            "test": test,
-        }
+        train, val = held_back(sorted(set(files) - set(test)), self.val, self.split_seed)
+        return {"train": train, "val": val, "test": test}
 
 
 class Onomatopoeia(AudioFolder):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["ALIASES", "SPLITS", "check_shares", "read_lists", "read_splits", "shares"]
+__all__ = ["ALIASES", "SPLITS", "check_shares", "held_back", "read_lists", "read_splits", "shares"]
 
 SPLITS = ("train", "val", "test")
 
@@ -50,6 +50,19 @@ def shares(names: Sequence[str], val: float, test: float, seed: int) -> dict[str
         "val": sorted(val_names),
         "test": sorted(test_names),
     }
+
+
+def held_back(names: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
+    """Holds a share of different names back at random, at least one, the same ones for the same
+    names in any order.
+
+    Returns:
+        The rest and those held back, in the order given.
+    """
+    everything = sorted(names)
+    order = np.random.default_rng(seed).permutation(len(names))
+    held = {everything[i] for i in order[: max(1, round(share * len(names)))]}
+    return [name for name in names if name not in held], [name for name in names if name in held]
 
 
 def read_lists(path: Path, corpus: str) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from rich.progress import track
 from datamodules.base import SequenceData
 from datamodules.problems import check_missing, report
 from datamodules.ragged import Ragged, cached
-from datamodules.splits import SPLITS
+from datamodules.splits import SPLITS, shares
 from datamodules.unipen_files import Segment, read_file
 
 __all__ = ["Unipen"]
@@ -111,9 +111,7 @@ class Unipen(SequenceData):
                 f"data=unipen: {name} has {len(writers)} writers, too few for three splits; "
                 "choose other parts by data.parts="
             )
-        n = max(1, round(SHARE * len(writers)))
-        order = np.random.default_rng(self.split_seed).permutation(writers)
-        chosen = {"val": order[:n], "test": order[n : 2 * n], "train": order[2 * n :]}
+        chosen = shares(writers.tolist(), SHARE, SHARE, self.split_seed)
         return {
             split: part.select(np.flatnonzero(np.isin(part.labels["writer"], names)))
             for split, names in chosen.items()
