@@ -14,6 +14,7 @@ from datamodules.archives import Archive
 from datamodules.audio_corpus import Reading, Tail, find_sounds, read_sounds
 from datamodules.audio_file import SUFFIXES, stem
 from datamodules.base import SequenceData
+from datamodules.disk import cache_root
 from datamodules.download import fetch
 from datamodules.problems import Missing, check_missing, report
 from datamodules.ragged import Ragged
@@ -110,7 +111,7 @@ class AudioCorpus(AudioFrames):
 
         self.root = Path(root).expanduser()
         self.lists = Path(lists).expanduser() if lists is not None else None
-        self.cache = Path(cache).expanduser() if cache is not None else self.root / ".vrnn-cache"
+        self.cache = cache_root(self.root, cache)
         self.reading = Reading(int(self.rate), self.x_dim, tail)
         self.split_seed, self.missing, self.processes = split_seed, missing, processes
         self.download = download

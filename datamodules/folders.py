@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.progress import track
 
 from datamodules.base import SequenceData
-from datamodules.problems import check_missing, report, some
+from datamodules.disk import cache_root, stamps
+from datamodules.problems import Missing, check_missing, report, some
 from datamodules.ragged import Ragged, cached
 from datamodules.sequence_files import Found, read_arrays, read_csv
 from datamodules.splits import SPLITS, read_splits, shares
@@ -66,7 +67,7 @@ class SequenceFolder(SequenceData):
         self,
         root: str | Path,
         split_seed: int = 0,
-        missing: Literal["error", "skip"] = "error",
+        missing: Missing = "error",
         rate: float = 1.0,
         cache: str | Path | None = None,
         **kwargs: Any,
@@ -75,15 +76,14 @@ class SequenceFolder(SequenceData):
         check_missing(missing)
         self.root = Path(root).expanduser()
         self.split_seed, self.missing, self.rate = split_seed, missing, rate
-        self.cache = Path(cache).expanduser() if cache is not None else self.root / ".vrnn-cache"
+        self.cache = cache_root(self.root, cache)
 
     def load(self) -> dict[str, Ragged]:
         files = self.files()
-        stats = [(path.relative_to(self.root).as_posix(), path.stat()) for path in files]
         fingerprint = {
             "corpus": self.name,
             "version": VERSION,
-            "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
+            "files": stamps(self.root, [p.relative_to(self.root).as_posix() for p in files]),
             **self.form(),
         }
         corpus = cached(self.cache / self.name, fingerprint, partial(self.parse, files))

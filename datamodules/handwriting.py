@@ -1,13 +1,15 @@
 """On-line handwriting: frames [pen, dx, dy], the pen flag 1 on a stroke's last point, y up."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rich.progress import track
 
 from datamodules.base import SequenceData
+from datamodules.disk import cache_root
 from datamodules.iam import CONVENTIONS, PAPER_SCALE, PAPER_SHIFT, read_corpus, split_forms
+from datamodules.problems import Missing
 from datamodules.ragged import Ragged
 from datamodules.synthetic_handwriting import Style, line
 
@@ -68,7 +70,7 @@ class IAM(PenData):
         test: str | list[str] | None = None,
         cache: str | Path | None = None,
         split_seed: int = 0,
-        missing: Literal["error", "skip"] = "error",
+        missing: Missing = "error",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -82,7 +84,7 @@ class IAM(PenData):
         self.lists |= {
             k: v for k, v in {"train": train, "val": val, "test": test}.items() if v is not None
         }
-        self.cache = Path(cache).expanduser() if cache is not None else self.root / ".vrnn-cache"
+        self.cache = cache_root(self.root, cache)
         self.split_seed, self.missing = split_seed, missing
 
     def load(self) -> dict[str, Ragged]:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
+from datamodules.disk import Stamp, in_processes, stamps
 from datamodules.iam_xml import LINE, find_lines, form_of, read_text, try_lines
 from datamodules.pen import offsets
-from datamodules.problems import some
+from datamodules.problems import Missing, some
 from datamodules.ragged import Ragged, cached
 
 __all__ = ["no_corpus", "parse_lines", "read_corpus"]
@@ -32,7 +29,7 @@ VERSION = 1
 # Transcribed as "Please Enter Transcription here", and in none of the corpus' lists.
 DROPPED = frozenset({"z01-000z"})
 
-CHUNK = 32
+CHUNK = 128
 
 
 def read_corpus(
@@ -40,8 +37,7 @@ def read_corpus(
     forms: Mapping[str, Sequence[str]],
     cache: Path,
     *,
-    missing: Literal["error", "skip"] = "error",
-    workers: int | None = None,
+    missing: Missing = "error",
 ) -> dict[str, Ragged]:
     """Reads the lines of some forms as pen offsets.
 
@@ -53,7 +49,6 @@ def read_corpus(
         forms: The form ids of each part, e.g. from :func:`split_forms`.
         cache: The folder for caches; a new one is made whenever a file of the corpus changes.
         missing: What to do about forms that are not on disk, and files that are broken.
-        workers: The number of parsing processes, by default one for each CPU core; 0 for none.
 
     Returns:
         For each part its lines, each offsets :math:`(T, 3)` in float32 (pen-up flag, dx, dy with
@@ -68,7 +63,7 @@ def read_corpus(
         raise ValueError(f"data.missing={missing} is not one of error, skip")
 
     fingerprint = {"corpus": "IAM-OnDB", "version": VERSION, "files": _list_files(root)}
-    corpus = cached(cache / "iam", fingerprint, partial(_parse_corpus, root, workers))
+    corpus = cached(cache / "iam", fingerprint, partial(_parse_corpus, root))
     lines: dict[str, list[int]] = {}
 
     for i, key in enumerate(corpus.keys):
@@ -152,25 +147,20 @@ def _report_broken(lines: Ragged, missing: str) -> None:
         log.warning("skipped: %d lines of fewer than two points", short)
 
 
-def _list_files(root: Path) -> list[tuple[str, int, int]]:
-    """Returns name, size and time of change of all stroke and text files."""
+def _list_files(root: Path) -> list[Stamp]:
+    """Stamps all stroke and text files."""
 
-    found = []
+    strokes = sorted((root / "lineStrokes").rglob("*.xml"))
 
-    for kind, suffix in (("lineStrokes", ".xml"), ("ascii", ".txt")):
-        for folder, _, names in os.walk(root / kind):
-            for name in names:
-                if name.endswith(suffix):
-                    stat = os.stat(os.path.join(folder, name))
-                    found.append((f"{kind}/{name}", stat.st_size, stat.st_mtime_ns))
-
-    if not any(name.endswith(".xml") for name, _, _ in found):
+    if not strokes:
         raise no_corpus(root)
 
-    return sorted(found)
+    texts = sorted((root / "ascii").rglob("*.txt"))
+
+    return stamps(root, [path.relative_to(root).as_posix() for path in strokes + texts])
 
 
-def _parse_corpus(root: Path, workers: int | None) -> Ragged:
+def _parse_corpus(root: Path) -> Ragged:
     names = (name for _, _, files in os.walk(root / "lineStrokes") for name in files)
     forms = {match[1] for name in names if (match := LINE.fullmatch(name))}
     lines = find_lines(root, sorted(forms - DROPPED))
@@ -179,7 +169,7 @@ def _parse_corpus(root: Path, workers: int | None) -> Ragged:
     sequences: list[np.ndarray] = []
     problems: list[str] = []
 
-    for parsed in parse_lines([path for _, path in lines], workers):
+    for parsed in parse_lines([path for _, path in lines]):
         problems.append(parsed if isinstance(parsed, str) else "")
 
         if isinstance(parsed, str) or len(parsed) < 2:
@@ -193,35 +183,22 @@ def _parse_corpus(root: Path, workers: int | None) -> Ragged:
 
 
 def parse_lines(
-    paths: Sequence[Path], workers: int | None = None, context: BaseContext | None = None
+    paths: Sequence[Path], processes: int | None = None, context: BaseContext | None = None
 ) -> list[np.ndarray | str]:
     """Parses lines in several processes, with a progress bar.
 
     Arguments:
         paths: The files.
-        workers: The number of processes, by default one for each CPU core; below 2, or for a
-            few files, this process parses them itself.
-        context: How processes are started, by default as usual on the platform.
+        processes, context: Of `in_processes`.
 
     Returns:
         The points :math:`(n, 3)` of each line, or the error message of a broken file.
     """
 
     chunks = [list(paths[i : i + CHUNK]) for i in range(0, len(paths), CHUNK)]
-    bar = partial(
-        track, description="parsing IAM-OnDB", total=len(chunks), console=Console(stderr=True)
-    )
+    parsed = in_processes(try_lines, chunks, "parsing IAM-OnDB", processes, context)
 
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-
-    workers = min(workers, len(chunks) // 4)
-
-    if workers < 2:
-        return list(chain.from_iterable(bar(map(try_lines, chunks))))
-
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(chain.from_iterable(bar(pool.map(try_lines, chunks))))
+    return [*chain.from_iterable(parsed)]
 
 
 def _texts(root: Path, keys: Iterable[str]) -> list[str]:

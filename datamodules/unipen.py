@@ -4,13 +4,14 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rich.progress import track
 
 from datamodules.base import SequenceData
-from datamodules.problems import check_missing, report
+from datamodules.disk import cache_root, stamps
+from datamodules.problems import Missing, check_missing, report
 from datamodules.ragged import Ragged, cached
 from datamodules.splits import SPLITS, shares
 from datamodules.unipen_files import Segment, read_file
@@ -54,7 +55,7 @@ class Unipen(SequenceData):
         parts: Sequence[str] = ("sta", "aga"),
         category: str | int = "8",
         split_seed: int = 0,
-        missing: Literal["error", "skip"] = "error",
+        missing: Missing = "error",
         cache: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
@@ -66,7 +67,7 @@ class Unipen(SequenceData):
         self.root = Path(root).expanduser()
         self.parts, self.category = list(parts), str(category)
         self.split_seed, self.missing = split_seed, missing
-        self.cache = Path(cache).expanduser() if cache is not None else self.root / ".vrnn-cache"
+        self.cache = cache_root(self.root, cache)
 
     def load(self) -> dict[str, Ragged]:
         parts = [self.read_part(part) for part in self.parts]
@@ -89,11 +90,9 @@ class Unipen(SequenceData):
                 "data.parts=[sta,aga]"
             )
         sources = files + [f for f in (self.root / "include" / part).rglob("*") if f.is_file()]
-        stats = sorted(
-            (str(f.relative_to(self.root)), f.stat().st_size, f.stat().st_mtime_ns)
-            for f in sources
-        )
-        fingerprint = {"corpus": "UNIPEN", "version": VERSION, "files": stats}
+        names = sorted(file.relative_to(self.root).as_posix() for file in sources)
+        stamped = stamps(self.root, names)
+        fingerprint = {"corpus": "UNIPEN", "version": VERSION, "files": stamped}
         build = partial(parse_part, part, files, self.root / "include")
         corpus = cached(self.cache / "unipen", fingerprint, build)
         problems = [str(problem) for problem in corpus.labels["problem"] if problem]
