@@ -9,7 +9,7 @@ from rich.progress import track
 from datamodules.base import SequenceData
 from datamodules.disk import cache_root
 from datamodules.iam import CONVENTIONS, PAPER_SCALE, PAPER_SHIFT, read_corpus, split_forms
-from datamodules.problems import Missing
+from datamodules.problems import Missing, check_missing
 from datamodules.ragged import Ragged
 from datamodules.synthetic_handwriting import Style, line
 
@@ -76,8 +76,7 @@ class IAM(PenData):
         super().__init__(**kwargs)
         if split is not None and split not in CONVENTIONS:
             raise ValueError(f"data.split={split} is not one of {', '.join(CONVENTIONS)}")
-        if missing not in ("error", "skip"):
-            raise ValueError(f"data.missing={missing} is not one of error, skip")
+        check_missing(missing)
 
         self.root = Path(root).expanduser()
         self.lists: dict[str, Any] = dict(CONVENTIONS[split]) if split is not None else {}

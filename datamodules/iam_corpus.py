@@ -16,7 +16,7 @@ import numpy as np
 from datamodules.disk import Stamp, in_processes, stamps
 from datamodules.iam_xml import LINE, find_lines, form_of, read_text, try_lines
 from datamodules.pen import offsets
-from datamodules.problems import Missing, some
+from datamodules.problems import Missing, report
 from datamodules.ragged import Ragged, cached
 
 __all__ = ["no_corpus", "parse_lines", "read_corpus"]
@@ -55,12 +55,10 @@ def read_corpus(
         y upwards, in the corpus' units), with the label "text" (empty if unknown).
 
     Raises:
-        FileNotFoundError: If there is no corpus, or forms are missing.
-        ValueError: If files are broken. The other lines are in the cache nevertheless.
+        FileNotFoundError: If there is no corpus, or a part has no lines.
+        ValueError: If forms are missing, or files broken. The other lines are in the cache
+            nevertheless.
     """
-
-    if missing not in ("error", "skip"):
-        raise ValueError(f"data.missing={missing} is not one of error, skip")
 
     fingerprint = {"corpus": "IAM-OnDB", "version": VERSION, "files": _list_files(root)}
     corpus = cached(cache / "iam", fingerprint, partial(_parse_corpus, root))
@@ -69,13 +67,21 @@ def read_corpus(
     for i, key in enumerate(corpus.keys):
         lines.setdefault(form_of(key), []).append(i)
 
-    _report_missing(root, forms, lines, missing)
+    wanted = set(chain.from_iterable(forms.values()))
+    absent = [f"form {f} is not in {root / 'lineStrokes'}" for f in sorted(wanted - lines.keys())]
+    report(absent, len(wanted), missing)
 
     chosen = {
         part: np.array([i for form in ids for i in lines.get(form, ())], dtype=np.int64)
         for part, ids in forms.items()
     }
-    _report_broken(corpus.select(np.unique(np.concatenate([*chosen.values()]))), missing)
+    used = corpus.select(np.unique(np.concatenate([*chosen.values()])))
+    broken = used.labels["problem"] != ""
+    report(used.labels["problem"][broken].tolist(), len(used), missing)
+    short = int(((used.lengths == 0) & ~broken).sum())
+
+    if short:
+        log.warning("skipped: %d lines of fewer than two points", short)
 
     parts = {}
 
@@ -102,49 +108,6 @@ def no_corpus(root: Path) -> FileNotFoundError:
         f"name its folder by data.root=<folder> (default: $VRNN_DATA/iam), or use "
         f"data=synthetic_handwriting, which needs no download"
     )
-
-
-def _report_missing(
-    root: Path, forms: Mapping[str, Sequence[str]], lines: Mapping[str, object], missing: str
-) -> None:
-    wanted = set(chain.from_iterable(forms.values()))
-    absent = sorted(wanted - lines.keys())
-
-    if not absent:
-        return
-
-    message = (
-        f"{len(absent)} of the {len(wanted)} forms in the lists have no lines in "
-        f"{root / 'lineStrokes'}: {some(absent)}"
-    )
-
-    if missing == "error":
-        raise FileNotFoundError(
-            f"{message}. Complete the corpus, choose other lists, or go on without these forms "
-            f"by data.missing=skip"
-        )
-
-    log.warning("skipped: %s", message)
-
-
-def _report_broken(lines: Ragged, missing: str) -> None:
-    problems = lines.labels["problem"]
-    broken = [str(problem) for problem in problems if problem]
-
-    if broken and missing == "error":
-        raise ValueError(
-            f"{len(broken)} broken files (the other {len(lines) - len(broken)} lines are in the "
-            f"cache). Replace them, or go on without them by data.missing=skip:\n"
-            + "\n".join(broken)
-        )
-
-    if broken:
-        log.warning("skipped: %d broken files: %s", len(broken), some(broken))
-
-    short = np.sum((lines.lengths == 0) & (problems == ""))
-
-    if short:
-        log.warning("skipped: %d lines of fewer than two points", short)
 
 
 def _list_files(root: Path) -> list[Stamp]:
