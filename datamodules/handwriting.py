@@ -8,7 +8,8 @@ from rich.progress import track
 
 from datamodules.base import SequenceData
 from datamodules.disk import cache_root
-from datamodules.iam import CONVENTIONS, PAPER_SCALE, PAPER_SHIFT, read_corpus, split_forms
+from datamodules.iam import CONVENTIONS, PAPER_SCALE, PAPER_SHIFT, split_forms
+from datamodules.iam_corpus import read_corpus
 from datamodules.problems import Missing, check_missing
 from datamodules.ragged import Ragged
 from datamodules.synthetic_handwriting import Style, line

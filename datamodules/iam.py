@@ -7,28 +7,19 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from datamodules.iam_corpus import no_corpus, read_corpus
-from datamodules.iam_xml import find_lines, parse_line, read_list
+from datamodules.iam_corpus import no_corpus
+from datamodules.iam_xml import read_list
 from datamodules.splits import SPLITS, held_back
 
-__all__ = [
-    "CONVENTIONS",
-    "PAPER_SCALE",
-    "PAPER_SHIFT",
-    "find_lines",
-    "paper_statistics",
-    "parse_line",
-    "read_corpus",
-    "read_list",
-    "split_forms",
-]
+__all__ = ["CONVENTIONS", "PAPER_SCALE", "PAPER_SHIFT", "split_forms"]
 
 log = logging.getLogger(__name__)
 
 PAPER_SHIFT = 8.0
+"""Mean of dx + dy over the VRNN's training set, rounded down, in the corpus's units."""
+
 PAPER_SCALE = 56.04462
+"""Square root of the mean of dx^2 + dy^2, rounded down, less the square of the shift."""
 
 #: Ready-made splits by the corpus' four lists, which share no writer. "paper" is the one of the
 #: VRNN (and of Graves, 2013), it has no test set of its own; "task1" is the corpus' benchmark
@@ -46,39 +37,6 @@ CONVENTIONS: dict[str, dict[str, str]] = {
 LIST_FOLDERS = ("task1", "", "vrnn_nips2015_split")
 
 Lists = str | float | Sequence[str]
-
-
-def paper_statistics(offsets: np.ndarray) -> tuple[float, float]:
-    r"""Computes the normaliser of the VRNN paper, (d - shift) / scale for both dx and dy.
-
-    .. math::
-        \mathrm{shift} = \left\lfloor \frac{1}{N} \sum_t dx_t + dy_t \right\rfloor \qquad
-        \mathrm{scale} = \sqrt{\left\lfloor \frac{1}{N} \sum_t dx_t^2 + dy_t^2 \right\rfloor
-        - \mathrm{shift}^2}
-
-    The sums run over both coordinates but are divided by the number of steps N, and the
-    division is that of integers in Python 2. On the paper's training set this gives 8 and
-    :math:`\sqrt{3205 - 8^2}`, which are ``PAPER_SHIFT`` and ``PAPER_SCALE``.
-
-    Arguments:
-        offsets: Pen-up flag, dx, dy in the corpus' integer units :math:`(N, 3)`.
-
-    Raises:
-        ValueError: If there is no step, an offset is no integer, or the scale is not positive.
-    """
-
-    steps = np.asarray(offsets)[:, 1:].astype(np.int64)
-
-    if len(steps) == 0 or not np.array_equal(steps, offsets[:, 1:]):
-        raise ValueError("the paper's statistics are those of one or more integer offsets")
-
-    shift = int(steps.sum()) // len(steps)
-    variance = int((steps**2).sum()) // len(steps) - shift**2
-
-    if variance <= 0:
-        raise ValueError(f"the paper's procedure gives a variance of {variance} here")
-
-    return float(shift), variance**0.5
 
 
 def split_forms(

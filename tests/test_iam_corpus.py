@@ -7,7 +7,9 @@ from iam_tree import BOMB, FORMS, keys_of, line_path, write_corpus, write_line, 
 
 from datamodules import iam_corpus
 from datamodules.handwriting import IAM
-from datamodules.iam import CONVENTIONS, parse_line, read_corpus, split_forms
+from datamodules.iam import CONVENTIONS, split_forms
+from datamodules.iam_corpus import read_corpus
+from datamodules.iam_xml import parse_line
 
 
 @pytest.fixture
