@@ -20,7 +20,7 @@ from datamodules.problems import Missing, check_missing, report
 from datamodules.ragged import Ragged
 from datamodules.splits import SPLITS, check_shares, read_lists, shares
 
-__all__ = ["AudioCorpus", "AudioFolder", "AudioFrames", "sound_moments"]
+__all__ = ["AudioCorpus", "AudioFolder", "AudioFrames", "ByShares", "sound_moments"]
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +204,22 @@ class AudioCorpus(AudioFrames):
         report([f"{name} is not in {self.root}" for name in absent], total, self.missing)
 
 
-class AudioFolder(AudioCorpus):
+class ByShares(AudioCorpus):
+    """Base of the corpora of which shares are held back.
+
+    Args:
+        shares: of validation and test.
+        **kwargs: of `AudioCorpus`.
+    """
+
+    def __init__(
+        self, root: str | Path, shares: tuple[float, float] = (0.05, 0.05), **kwargs: Any
+    ) -> None:
+        super().__init__(root, **kwargs)
+        self.shares = check_shares(shares)
+
+
+class AudioFolder(ByShares):
     """Any folder of sound files, split at random by file; `splits.csv` in it decides otherwise.
 
     Args:
@@ -216,11 +231,8 @@ class AudioFolder(AudioCorpus):
     example = f"hello.wav, in it or below it ({', '.join(SUFFIXES)})"
     source = "It is any folder of your own"
 
-    def __init__(
-        self, root: str | Path, shares: tuple[float, float] = (0.05, 0.05), **kwargs: Any
-    ) -> None:
+    def __init__(self, root: str | Path, **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
-        self.shares = check_shares(shares)
         if self.lists is None and (self.root / "splits.csv").is_file():
             self.lists = self.root / "splits.csv"
 

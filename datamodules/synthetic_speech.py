@@ -8,6 +8,7 @@ import numpy as np
 from rich.progress import track
 
 from datamodules.audio import AudioFrames
+from datamodules.audio_corpus import cut
 from datamodules.phones import PAUSE, WORDS
 from datamodules.ragged import Ragged
 from datamodules.vocal_tract import RATE, sound
@@ -117,9 +118,3 @@ class SyntheticSpeech(AudioFrames):
                 f"data.frame={self.x_dim} is longer than an utterance of the {split} split"
             )
         return Ragged.from_sequences(frames, [f"{split}-{i:05d}" for i in range(count)], labels)
-
-
-def cut(samples: np.ndarray, frame: int) -> np.ndarray:
-    """Frames of so many samples. Shapes: (N,) -> (N // frame, frame)."""
-    n = len(samples) // frame
-    return samples[: n * frame].reshape(n, frame)
