@@ -99,7 +99,7 @@ def read_arrays(path: Path) -> list[Found]:
     found = []
     with open(path, "rb") as file:
         try:
-            arrays = dict(load(path, file))
+            arrays = dict(load(file))
         except Exception as error:  # whatever a damaged file leads numpy to
             if str(error).startswith("Object arrays"):
                 raise ValueError(f"{path} {PICKLED}") from error
@@ -122,7 +122,7 @@ def read_arrays(path: Path) -> list[Found]:
     return found
 
 
-def load(path: Path, file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
+def load(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
     content = np.load(file, allow_pickle=False)
     if isinstance(content, np.ndarray):
         yield "", content
