@@ -18,7 +18,7 @@ from datamodules.problems import Missing, report, some
 from datamodules.ragged import Ragged, cache_folder, cached
 from datamodules.shards import Shards
 
-__all__ = ["Reading", "Tail", "cut", "find_sounds", "read_sounds"]
+__all__ = ["Reading", "Tail", "cut", "divide", "find_sounds", "read_sounds"]
 
 log = logging.getLogger(__name__)
 

@@ -26,6 +26,7 @@ __all__ = [
     "LibriSpeech",
     "Onomatopoeia",
     "contiguous",
+    "natural",
 ]
 
 

@@ -24,7 +24,7 @@ from scipy.signal import lfilter  # type: ignore[import-untyped]
 
 from datamodules.voice import CONTROL, Tracks, Voice
 
-__all__ = ["RATE", "glottal_pulse", "sound", "tract"]
+__all__ = ["RATE", "glottal_pulse", "noise", "resonator", "sound", "tract"]
 
 RATE = 16000
 """Samples a second."""
