@@ -1,7 +1,5 @@
 """Sound as frames of consecutive samples, and the corpora of sound files."""
 
-from __future__ import annotations
-
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence

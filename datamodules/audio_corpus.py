@@ -1,7 +1,5 @@
 """Sound files as frames of 16-bit samples, read once into shards on disk."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import Counter

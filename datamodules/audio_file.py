@@ -1,7 +1,5 @@
 """One sound file as 16-bit samples."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

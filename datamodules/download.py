@@ -1,7 +1,5 @@
 """Corpora from the internet: fetched in pieces if need be, verified, and unpacked as a whole."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

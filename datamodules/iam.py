@@ -1,7 +1,5 @@
 """Handwritten lines of the IAM On-Line Handwriting Database (IAM-OnDB)."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Sequence
@@ -21,9 +19,6 @@ PAPER_SHIFT = 8.0
 PAPER_SCALE = 56.04462
 """Square root of the mean of dx^2 + dy^2, rounded down, less the square of the shift."""
 
-#: Ready-made splits by the corpus' four lists, which share no writer. "paper" is the one of the
-#: VRNN (and of Graves, 2013), it has no test set of its own; "task1" is the corpus' benchmark
-#: IAM-OnDB-t1, whose second validation set testset_t stays unused; "holdout" needs two lists.
 CONVENTIONS: dict[str, dict[str, str]] = {
     "paper": {
         "train": "trainset+testset_t+testset_f",
@@ -33,6 +28,9 @@ CONVENTIONS: dict[str, dict[str, str]] = {
     "task1": {"train": "trainset", "val": "testset_v", "test": "testset_f"},
     "holdout": {"train": "trainset", "val": "5%", "test": "testset_t"},
 }
+"""Ready-made splits by the corpus's four lists, which share no writer. "paper" is the one of the
+VRNN (and of Graves, 2013), it has no test set of its own; "task1" is the corpus's benchmark
+IAM-OnDB-t1, whose second validation set testset_t stays unused; "holdout" needs two lists."""
 
 LIST_FOLDERS = ("task1", "", "vrnn_nips2015_split")
 
@@ -44,84 +42,67 @@ def split_forms(
 ) -> dict[str, list[str]]:
     """Reads which forms make up the three parts of a split.
 
-    Each part is named lists, as ``trainset+testset_t`` or as a sequence. A list is looked for
-    as ``task1/<name>.txt``, ``<name>.txt`` and ``vrnn_nips2015_split/<name>.txt``, or is a path
-    that ends in .txt. In place of lists, ``val`` may be a fraction, ``5%`` or 0.05: so many of
-    the forms (not lines) of ``train`` are held back from it, the same ones for the same seed.
+    Each part is named lists, as `trainset+testset_t` or as a sequence. A list is looked for
+    as `task1/<name>.txt`, `<name>.txt` and `vrnn_nips2015_split/<name>.txt`, or is a path
+    that ends in .txt. In place of lists, `val` may be a fraction, `5%` or 0.05: so many of
+    the forms (not lines) of `train` are held back from it, the same ones for the same seed.
     The writers of forms are not known here, so that one may occur on both sides.
 
     Returns:
         The form ids under "train", "val" and "test", without repetition.
 
     Raises:
-        FileNotFoundError: If a list does not exist.
-        ValueError: If a list is malformed, or a fraction is not within (0, 1).
+        FileNotFoundError: if a list does not exist.
+        ValueError: if a list is malformed, or a fraction is not within (0, 1).
     """
-
     parts = {"train": train, "test": test}
-    fraction = _fraction(val)
-
+    fraction = share_of(val)
     if fraction is None:
         parts["val"] = val
-
-    forms = {part: _read_lists(root, part, lists) for part, lists in parts.items()}
-
+    forms = {part: read_forms(root, part, lists) for part, lists in parts.items()}
     if fraction is not None:
         forms["train"], forms["val"] = held_back(forms["train"], fraction, seed)
-
     for part in ("val", "test"):
         shared = set(forms["train"]).intersection(forms[part])
-
         if shared:
             log.warning("%d forms are in train as well as in %s", len(shared), part)
-
     return {part: forms[part] for part in SPLITS}
 
 
-def _fraction(lists: Lists) -> float | None:
+def share_of(lists: Lists) -> float | None:
     if isinstance(lists, str):
         match = re.fullmatch(r"(\d*\.?\d+)(%?)", lists.strip())
-
         if match is None:
             return None
-
         fraction = float(match[1]) / (100 if match[2] else 1)
     elif isinstance(lists, (int, float)):
         fraction = lists
     else:
         return None
-
     if not 0 < fraction < 1:
         raise ValueError(f"data.val={lists} must be lists of forms, or a fraction in (0, 1)")
-
     return fraction
 
 
-def _read_lists(root: Path, part: str, lists: Lists) -> list[str]:
+def read_forms(root: Path, part: str, lists: Lists) -> list[str]:
     if isinstance(lists, (int, float)):
         raise ValueError(f"data.{part}={lists} must be lists of forms, only val may be a fraction")
-
     names = "+".join([lists] if isinstance(lists, str) else lists).split("+")
-    forms = [form for name in names for form in read_list(_find_list(root, name.strip()))]
-
+    forms = [form for name in names for form in read_list(find_list(root, name.strip()))]
     return list(dict.fromkeys(forms))
 
 
-def _find_list(root: Path, name: str) -> Path:
+def find_list(root: Path, name: str) -> Path:
     if name.endswith(".txt"):
         places = [root / name, Path(name)]
     else:
         places = [root / folder / f"{name}.txt" for folder in LIST_FOLDERS]
-
     for place in places:
         if place.is_file():
             return place
-
     if not (root / "lineStrokes").is_dir():
         raise no_corpus(root)
-
     here = sorted({path.stem for folder in LIST_FOLDERS for path in (root / folder).glob("*.txt")})
-
     raise FileNotFoundError(
         f"there is no list of forms {name!r}: looked for {', '.join(map(str, places))}. "
         f"The lists that are there: {', '.join(here) or 'none'} (the corpus' own come as task1)"

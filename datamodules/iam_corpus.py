@@ -1,7 +1,5 @@
 """All lines of the IAM On-Line Handwriting Database, parsed once and cached."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,13 +21,14 @@ __all__ = ["no_corpus", "parse_lines", "read_corpus"]
 
 log = logging.getLogger(__name__)
 
-# Counts in the cache's fingerprint: raise it whenever the same files give other sequences.
 VERSION = 1
+"""Counts in the cache's fingerprint: raise it whenever the same files give other sequences."""
 
-# Transcribed as "Please Enter Transcription here", and in none of the corpus' lists.
 DROPPED = frozenset({"z01-000z"})
+"""Transcribed as "Please Enter Transcription here", and in none of the corpus's lists."""
 
 CHUNK = 128
+"""Files that a process parses at a time."""
 
 
 def read_corpus(
@@ -44,33 +43,29 @@ def read_corpus(
     All lines below the root are parsed once, into one cache; each part selects from it. Lines
     of fewer than two points are left out.
 
-    Arguments:
-        root: The folder with ``lineStrokes/`` and, if there are transcriptions, ``ascii/``.
-        forms: The form ids of each part, e.g. from :func:`split_forms`.
-        cache: The folder for caches; a new one is made whenever a file of the corpus changes.
-        missing: What to do about forms that are not on disk, and files that are broken.
+    Args:
+        root: the folder with `lineStrokes/` and, if there are transcriptions, `ascii/`.
+        forms: the form ids of each part, e.g. from `split_forms`.
+        cache: the folder for caches; a new one is made whenever a file of the corpus changes.
+        missing: what to do about forms that are not on disk, and files that are broken.
 
     Returns:
-        For each part its lines, each offsets :math:`(T, 3)` in float32 (pen-up flag, dx, dy with
-        y upwards, in the corpus' units), with the label "text" (empty if unknown).
+        For each part its lines, each offsets (T, 3) in float32 (pen-up flag, dx, dy with
+        y upwards, in the corpus's units), with the label "text" (empty if unknown).
 
     Raises:
-        FileNotFoundError: If there is no corpus, or a part has no lines.
-        ValueError: If forms are missing, or files broken. The other lines are in the cache
+        FileNotFoundError: if there is no corpus, or a part has no lines.
+        ValueError: if forms are missing, or files broken. The other lines are in the cache
             nevertheless.
     """
-
-    fingerprint = {"corpus": "IAM-OnDB", "version": VERSION, "files": _list_files(root)}
-    corpus = cached(cache / "iam", fingerprint, partial(_parse_corpus, root))
+    fingerprint = {"corpus": "IAM-OnDB", "version": VERSION, "files": list_files(root)}
+    corpus = cached(cache / "iam", fingerprint, partial(parse_corpus, root))
     lines: dict[str, list[int]] = {}
-
     for i, key in enumerate(corpus.keys):
         lines.setdefault(form_of(key), []).append(i)
-
     wanted = set(chain.from_iterable(forms.values()))
     absent = [f"form {f} is not in {root / 'lineStrokes'}" for f in sorted(wanted - lines.keys())]
     report(absent, len(wanted), missing)
-
     chosen = {
         part: np.array([i for form in ids for i in lines.get(form, ())], dtype=np.int64)
         for part, ids in forms.items()
@@ -79,28 +74,22 @@ def read_corpus(
     broken = used.labels["problem"] != ""
     report(used.labels["problem"][broken].tolist(), len(used), missing)
     short = int(((used.lengths == 0) & ~broken).sum())
-
     if short:
         log.warning("skipped: %d lines of fewer than two points", short)
-
     parts = {}
-
     for part, index in chosen.items():
         whole = corpus.select(index[corpus.lengths[index] > 0])
         parts[part] = replace(whole, labels={"text": whole.labels["text"]})
-
         if not len(whole):
             raise FileNotFoundError(
                 f"none of the {len(forms[part])} forms of {part!r} has lines in "
                 f"{root / 'lineStrokes'}: choose other lists by data.{part}="
             )
-
     return parts
 
 
 def no_corpus(root: Path) -> FileNotFoundError:
     """Returns the error which says that there is no corpus below this folder, and what to do."""
-
     return FileNotFoundError(
         f"there is no IAM-OnDB in {root.absolute()}: looked for stroke files such as "
         f"lineStrokes/a01/a01-000/a01-000u-01.xml. The IAM On-Line Handwriting Database is to be "
@@ -110,38 +99,29 @@ def no_corpus(root: Path) -> FileNotFoundError:
     )
 
 
-def _list_files(root: Path) -> list[Stamp]:
+def list_files(root: Path) -> list[Stamp]:
     """Stamps all stroke and text files."""
-
     strokes = sorted((root / "lineStrokes").rglob("*.xml"))
-
     if not strokes:
         raise no_corpus(root)
-
     texts = sorted((root / "ascii").rglob("*.txt"))
-
     return stamps(root, [path.relative_to(root).as_posix() for path in strokes + texts])
 
 
-def _parse_corpus(root: Path) -> Ragged:
+def parse_corpus(root: Path) -> Ragged:
     names = (name for _, _, files in os.walk(root / "lineStrokes") for name in files)
     forms = {match[1] for name in names if (match := LINE.fullmatch(name))}
     lines = find_lines(root, sorted(forms - DROPPED))
     keys = [key for key, _ in lines]
-
     sequences: list[np.ndarray] = []
     problems: list[str] = []
-
     for parsed in parse_lines([path for _, path in lines]):
         problems.append(parsed if isinstance(parsed, str) else "")
-
         if isinstance(parsed, str) or len(parsed) < 2:
             sequences.append(np.zeros((0, 3), dtype=np.float32))
         else:
             sequences.append(offsets(parsed))
-
-    labels = {"text": _texts(root, keys), "problem": problems}
-
+    labels = {"text": texts_of(root, keys), "problem": problems}
     return Ragged.from_sequences(sequences, keys, labels)
 
 
@@ -150,31 +130,25 @@ def parse_lines(
 ) -> list[np.ndarray | str]:
     """Parses lines in several processes, with a progress bar.
 
-    Arguments:
-        paths: The files.
-        processes, context: Of `in_processes`.
+    Args:
+        paths: the files.
+        processes, context: of `in_processes`.
 
     Returns:
-        The points :math:`(n, 3)` of each line, or the error message of a broken file.
+        The points (n, 3) of each line, or the error message of a broken file.
     """
-
     chunks = [list(paths[i : i + CHUNK]) for i in range(0, len(paths), CHUNK)]
     parsed = in_processes(try_lines, chunks, "parsing IAM-OnDB", processes, context)
-
     return [*chain.from_iterable(parsed)]
 
 
-def _texts(root: Path, keys: Iterable[str]) -> list[str]:
+def texts_of(root: Path, keys: Iterable[str]) -> list[str]:
     texts: dict[str, list[str]] = {}
     found = []
-
     for key in keys:
         form, _, number = key.rpartition("-")
-
         if form not in texts:
             path = root / "ascii" / form[:3] / form[:7] / f"{form}.txt"
             texts[form] = read_text(path) if path.is_file() else []
-
         found.append(texts[form][int(number) - 1] if 0 < int(number) <= len(texts[form]) else "")
-
     return found

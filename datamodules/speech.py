@@ -1,7 +1,5 @@
 """The corpora of speech, each split as it is in the literature."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """TIMIT, by the split of the VRNN's literature and by that of speech recognition."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -20,10 +20,11 @@ __all__ = ["Unipen"]
 
 log = logging.getLogger(__name__)
 
-# Counts in the cache's fingerprint: raise it whenever the same files give other sequences.
 VERSION = 1
+"""Counts in the cache's fingerprint: raise it whenever the same files give other sequences."""
 
 SHARE = 0.1
+"""Of a part's writers, for validation and for the test each."""
 
 
 class Unipen(SequenceData):

@@ -17,8 +17,6 @@ References:
     | https://doi.org/10.1121/1.383940 (the resonators)
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.signal import lfilter  # type: ignore[import-untyped]
 
@@ -43,7 +41,7 @@ VOWEL = 0.7
 
 
 def sound(tracks: Tracks, voice: Voice, rng: np.random.Generator) -> np.ndarray:
-    """The sound of a speaker who does this, (N,), int16, :data:`RATE` samples a second."""
+    """The sound of a speaker who does this, (N,), int16, `RATE` samples a second."""
     speech, phase = voiced(tracks, voice, rng)
     # Air that is let through in puffs is noisy in puffs.
     puffs = 1 + 0.7 * np.minimum(at_samples(tracks.voice), 1) * np.cos(2 * np.pi * phase)
