@@ -1,7 +1,5 @@
 """Sound as frames of consecutive samples, and the corpora of sound files."""
 
-from __future__ import annotations
-
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,14 +10,15 @@ import numpy as np
 
 from datamodules.archives import Archive
 from datamodules.audio_corpus import Reading, Tail, find_sounds, read_sounds
-from datamodules.audio_file import SUFFIXES
+from datamodules.audio_file import SUFFIXES, stem
 from datamodules.base import SequenceData
+from datamodules.disk import cache_root
 from datamodules.download import fetch
 from datamodules.problems import Missing, check_missing, report
 from datamodules.ragged import Ragged
-from datamodules.splits import SPLITS, check_shares, read_lists, shares, stem
+from datamodules.splits import SPLITS, check_shares, read_lists, shares
 
-__all__ = ["AudioCorpus", "AudioFolder", "AudioFrames", "sound_moments"]
+__all__ = ["AudioCorpus", "AudioFolder", "AudioFrames", "ByShares", "sound_moments"]
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +109,7 @@ class AudioCorpus(AudioFrames):
 
         self.root = Path(root).expanduser()
         self.lists = Path(lists).expanduser() if lists is not None else None
-        self.cache = Path(cache).expanduser() if cache is not None else self.root / ".vrnn-cache"
+        self.cache = cache_root(self.root, cache)
         self.reading = Reading(int(self.rate), self.x_dim, tail)
         self.split_seed, self.missing, self.processes = split_seed, missing, processes
         self.download = download
@@ -203,7 +202,22 @@ class AudioCorpus(AudioFrames):
         report([f"{name} is not in {self.root}" for name in absent], total, self.missing)
 
 
-class AudioFolder(AudioCorpus):
+class ByShares(AudioCorpus):
+    """Base of the corpora of which shares are held back.
+
+    Args:
+        shares: of validation and test.
+        **kwargs: of `AudioCorpus`.
+    """
+
+    def __init__(
+        self, root: str | Path, shares: tuple[float, float] = (0.05, 0.05), **kwargs: Any
+    ) -> None:
+        super().__init__(root, **kwargs)
+        self.shares = check_shares(shares)
+
+
+class AudioFolder(ByShares):
     """Any folder of sound files, split at random by file; `splits.csv` in it decides otherwise.
 
     Args:
@@ -215,11 +229,8 @@ class AudioFolder(AudioCorpus):
     example = f"hello.wav, in it or below it ({', '.join(SUFFIXES)})"
     source = "It is any folder of your own"
 
-    def __init__(
-        self, root: str | Path, shares: tuple[float, float] = (0.05, 0.05), **kwargs: Any
-    ) -> None:
+    def __init__(self, root: str | Path, **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
-        self.shares = check_shares(shares)
         if self.lists is None and (self.root / "splits.csv").is_file():
             self.lists = self.root / "splits.csv"
 

@@ -1,27 +1,22 @@
 """Sound files as frames of 16-bit samples, read once into shards on disk."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from datamodules.audio_file import SUFFIXES, read_sound
+from datamodules.disk import Stamp, in_processes, stamps
 from datamodules.problems import Missing, report, some
 from datamodules.ragged import Ragged, cache_folder, cached
 from datamodules.shards import Shards
 
-__all__ = ["Reading", "Tail", "cut", "find_sounds", "read_sounds"]
+__all__ = ["Reading", "Tail", "cut", "divide", "find_sounds", "read_sounds"]
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +38,6 @@ class Reading(NamedTuple):
     """Samples a frame."""
     tail: Tail
     """Samples that do not fill a frame are dropped, or followed by zeros."""
-
-
-Entry = tuple[str, int, int]
-"""Name, size and time of change of a file."""
 
 
 def find_sounds(root: Path) -> list[str]:
@@ -101,52 +92,37 @@ def read_sounds(
     shards = divide(root, names)
     write = partial(shard, root, cache, reading)
     todo = [s for s in shards if not cache_folder(cache, fingerprint(reading, s)).exists()]
-    bar = partial(
-        track,
-        description=f"reading {sum(map(len, todo)):,} sound files",
-        total=len(todo),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    if processes is None:
-        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-    processes = min(processes, len(todo))
-    if processes > 1:
-        with ProcessPoolExecutor(processes) as pool:
-            for _ in bar(pool.map(forget, repeat(write), todo)):
-                pass
-    elif todo:
-        for part in bar(todo):
-            write(part)
+    if todo:
+        description = f"reading {sum(map(len, todo)):,} sound files"
+        in_processes(partial(forget, write), todo, description, processes)
     sounds = joined([write(part) for part in shards])
     return usable(sounds, reading, missing)
 
 
-def divide(root: Path, names: Sequence[str]) -> list[list[Entry]]:
+def divide(root: Path, names: Sequence[str]) -> list[list[Stamp]]:
     """Shares files out to shards, in order, by their size on disk."""
-    shards: list[list[Entry]] = []
+    shards: list[list[Stamp]] = []
     room = 0
-    for name in names:
-        stat = os.stat(root / name)
-        if not shards or stat.st_size > room:
+    for file in stamps(root, names):
+        if not shards or file.size > room:
             shards.append([])
             room = SHARD
-        shards[-1].append((name, stat.st_size, stat.st_mtime_ns))
-        room -= stat.st_size
+        shards[-1].append(file)
+        room -= file.size
     return shards
 
 
-def fingerprint(reading: Reading, files: Sequence[Entry]) -> dict[str, object]:
+def fingerprint(reading: Reading, files: Sequence[Stamp]) -> dict[str, object]:
     return {"sounds": files, "version": VERSION, **reading._asdict()}
 
 
-def shard(root: Path, cache: Path, reading: Reading, files: Sequence[Entry]) -> Ragged:
+def shard(root: Path, cache: Path, reading: Reading, files: Sequence[Stamp]) -> Ragged:
     """Opens a shard, or writes it first."""
-    build = partial(read_shard, root, reading, [name for name, _, _ in files])
+    build = partial(read_shard, root, reading, [file.name for file in files])
     return cached(cache, fingerprint(reading, files), build)
 
 
-def forget(write: partial[Ragged], files: Sequence[Entry]) -> None:
+def forget(write: partial[Ragged], files: Sequence[Stamp]) -> None:
     write(files)
 
 

@@ -1,7 +1,5 @@
 """One sound file as 16-bit samples."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 import soundfile  # type: ignore[import-untyped]
 import soxr  # type: ignore[import-untyped]
 
-__all__ = ["SUFFIXES", "Sound", "read_sound"]
+__all__ = ["SUFFIXES", "Sound", "read_sound", "stem"]
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".sph", ".aif", ".aiff", ".au")
 
@@ -63,6 +61,14 @@ def read_sound(path: Path, rate: int) -> Sound:
     if done == 0:
         raise ValueError(f"{path}: no samples; it is empty, or truncated")
     return Sound(np.concatenate(parts), *facts)
+
+
+def stem(path: str) -> str:
+    """A file's name without folders and suffixes of sound files, as lists write it or not."""
+    name = path.replace("\\", "/").rpartition("/")[2].lower()
+    for suffix in (".t7", *SUFFIXES):
+        name = name.removesuffix(suffix)
+    return name
 
 
 def blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:

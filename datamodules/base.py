@@ -16,7 +16,6 @@ from datamodules.ragged import Ragged
 
 __all__ = ["SequenceBatch", "SequenceData", "collate", "moments"]
 
-
 Floats = Sequence[float] | np.ndarray
 
 
@@ -82,12 +81,12 @@ class SequenceData(LightningDataModule):
         eval_batch_size: int | None = None,
         normaliser: str = "coordinate",
         max_steps: int | None = None,
+        crop: str = "start",
         window: int | None = None,
         carry: int | None = None,
         centre: bool = False,
         num_workers: int = 0,
         seed: int = 0,
-        crop: str = "start",
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -99,7 +98,6 @@ class SequenceData(LightningDataModule):
                 f"data.carry={carry} must be at least 1 and needs data.window, the frames of an "
                 "update"
             )
-
         if crop not in ("start", "random"):
             raise ValueError(f"data.crop={crop} is not one of start, random")
 

@@ -1,7 +1,5 @@
 """Corpora from the internet: fetched in pieces if need be, verified, and unpacked as a whole."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -23,6 +21,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -113,7 +112,7 @@ def download(
     partial.rename(target)
 
 
-def transfer(url: str, partial: Path, progress: Progress, task: object) -> None:
+def transfer(url: str, partial: Path, progress: Progress, task: TaskID) -> None:
     """One transfer, of what `partial` lacks.
 
     Raises:
@@ -140,11 +139,11 @@ def transfer(url: str, partial: Path, progress: Progress, task: object) -> None:
         expected = response.headers.get("Content-Range", "").rpartition("/")[2]
         length = expected if going_on else response.headers.get("Content-Length", "")
         total = int(length) if length.isdigit() else None
-        progress.update(task, completed=start, total=total)  # type: ignore[arg-type]
+        progress.update(task, completed=start, total=total)
         with open(partial, "ab" if going_on else "wb") as file:
             while block := response.read(BLOCK):
                 file.write(block)
-                progress.advance(task, len(block))  # type: ignore[arg-type]
+                progress.advance(task, len(block))
             size = file.tell()
     if total is not None and size < total:
         raise ConnectionError(f"the transfer ended after {size:,} of {total:,} bytes")

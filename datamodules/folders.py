@@ -1,21 +1,22 @@
 """Your own data: a folder of sequences in csv, npy or npz files."""
 
-import csv
 import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.progress import track
 
 from datamodules.base import SequenceData
-from datamodules.problems import check_missing, report, some
+from datamodules.disk import cache_root, stamps
+from datamodules.problems import Missing, check_missing, report, some
 from datamodules.ragged import Ragged, cached
-from datamodules.sequence_files import SPLITS, Found, read_arrays, read_csv
+from datamodules.sequence_files import Found, read_arrays, read_csv
+from datamodules.splits import SPLITS, read_splits, shares
 
 __all__ = ["CSVFolder", "NPZFolder", "SequenceFolder", "Stroke3"]
 
@@ -66,7 +67,7 @@ class SequenceFolder(SequenceData):
         self,
         root: str | Path,
         split_seed: int = 0,
-        missing: Literal["error", "skip"] = "error",
+        missing: Missing = "error",
         rate: float = 1.0,
         cache: str | Path | None = None,
         **kwargs: Any,
@@ -75,15 +76,14 @@ class SequenceFolder(SequenceData):
         check_missing(missing)
         self.root = Path(root).expanduser()
         self.split_seed, self.missing, self.rate = split_seed, missing, rate
-        self.cache = Path(cache).expanduser() if cache is not None else self.root / ".vrnn-cache"
+        self.cache = cache_root(self.root, cache)
 
     def load(self) -> dict[str, Ragged]:
         files = self.files()
-        stats = [(path.relative_to(self.root).as_posix(), path.stat()) for path in files]
         fingerprint = {
             "corpus": self.name,
             "version": VERSION,
-            "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
+            "files": stamps(self.root, [p.relative_to(self.root).as_posix() for p in files]),
             **self.form(),
         }
         corpus = cached(self.cache / self.name, fingerprint, partial(self.parse, files))
@@ -207,13 +207,12 @@ class SequenceFolder(SequenceData):
         if len(set(owners)) == 1:
             owners = corpus.keys
         units = sorted(set(owners))
-        n = max(1, round(HELD_BACK * len(units)))
         if len(units) < 3:
             raise ValueError(
                 f"{self.root} has {len(units)} usable sequences, too few for three splits"
             )
-        order = np.random.default_rng(self.split_seed).permutation(len(units))
-        split_of = {units[j]: split_at(place, n) for place, j in enumerate(order)}
+        chosen = shares(units, HELD_BACK, HELD_BACK, self.split_seed)
+        split_of = {unit: split for split, its in chosen.items() for unit in its}
         return [split_of[owner] for owner in owners]
 
 
@@ -276,15 +275,10 @@ def no_stroke3(item: Item) -> str | None:
     return None
 
 
-def split_at(place: int, n: int) -> str:
-    """The split of a place in a shuffled order: n for validation, n for the test, the rest."""
-    return "val" if place < n else "test" if place < 2 * n else "train"
-
-
 def by_split(corpus: Ragged, splits: Sequence[str | None]) -> dict[str, Ragged]:
     return {
         split: corpus.select([i for i, its in enumerate(splits) if its == split])
-        for split in ("train", "val", "test")
+        for split in SPLITS
     }
 
 
@@ -295,28 +289,3 @@ def described(width: int, names: Sequence[str]) -> str:
 
 def stem(file: str) -> str:
     return file.rpartition(".")[0]
-
-
-def read_splits(path: Path) -> dict[str, str]:
-    """Reads names and their splits from a list."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            content = json.loads(text)
-            rows = list(content.items()) if isinstance(content, dict) else [content]
-        else:
-            rows = [tuple(row) for row in csv.reader(text.splitlines()) if row]
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
-    if rows[:1] == [("name", "split")]:
-        rows = rows[1:]
-    splits: dict[str, str] = {}
-    for row in rows:
-        name, split = map(str, row) if isinstance(row, tuple) and len(row) == 2 else ("", "")
-        name, split = name.strip(), split.strip()
-        if split not in SPLITS or name in splits:
-            raise ValueError(
-                f"{path}: {row!r} is not a name, once, and its split, one of train, val, test"
-            )
-        splits[name] = SPLITS[split]
-    return splits

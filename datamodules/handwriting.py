@@ -1,13 +1,16 @@
 """On-line handwriting: frames [pen, dx, dy], the pen flag 1 on a stroke's last point, y up."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rich.progress import track
 
 from datamodules.base import SequenceData
-from datamodules.iam import PAPER_SCALE, PAPER_SHIFT, SPLITS, read_corpus, split_forms
+from datamodules.disk import cache_root
+from datamodules.iam import CONVENTIONS, PAPER_SCALE, PAPER_SHIFT, split_forms
+from datamodules.iam_corpus import read_corpus
+from datamodules.problems import Missing, check_missing
 from datamodules.ragged import Ragged
 from datamodules.synthetic_handwriting import Style, line
 
@@ -68,21 +71,20 @@ class IAM(PenData):
         test: str | list[str] | None = None,
         cache: str | Path | None = None,
         split_seed: int = 0,
-        missing: Literal["error", "skip"] = "error",
+        missing: Missing = "error",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if split is not None and split not in SPLITS:
-            raise ValueError(f"data.split={split} is not one of {', '.join(SPLITS)}")
-        if missing not in ("error", "skip"):
-            raise ValueError(f"data.missing={missing} is not one of error, skip")
+        if split is not None and split not in CONVENTIONS:
+            raise ValueError(f"data.split={split} is not one of {', '.join(CONVENTIONS)}")
+        check_missing(missing)
 
         self.root = Path(root).expanduser()
-        self.lists: dict[str, Any] = dict(SPLITS[split]) if split is not None else {}
+        self.lists: dict[str, Any] = dict(CONVENTIONS[split]) if split is not None else {}
         self.lists |= {
             k: v for k, v in {"train": train, "val": val, "test": test}.items() if v is not None
         }
-        self.cache = Path(cache).expanduser() if cache is not None else self.root / ".vrnn-cache"
+        self.cache = cache_root(self.root, cache)
         self.split_seed, self.missing = split_seed, missing
 
     def load(self) -> dict[str, Ragged]:

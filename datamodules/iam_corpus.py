@@ -1,38 +1,34 @@
 """All lines of the IAM On-Line Handwriting Database, parsed once and cached."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
+from datamodules.disk import Stamp, in_processes, stamps
 from datamodules.iam_xml import LINE, find_lines, form_of, read_text, try_lines
 from datamodules.pen import offsets
-from datamodules.problems import some
+from datamodules.problems import Missing, report
 from datamodules.ragged import Ragged, cached
 
 __all__ = ["no_corpus", "parse_lines", "read_corpus"]
 
 log = logging.getLogger(__name__)
 
-# Counts in the cache's fingerprint: raise it whenever the same files give other sequences.
 VERSION = 1
+"""Counts in the cache's fingerprint: raise it whenever the same files give other sequences."""
 
-# Transcribed as "Please Enter Transcription here", and in none of the corpus' lists.
 DROPPED = frozenset({"z01-000z"})
+"""Transcribed as "Please Enter Transcription here", and in none of the corpus's lists."""
 
-CHUNK = 32
+CHUNK = 128
+"""Files that a process parses at a time."""
 
 
 def read_corpus(
@@ -40,66 +36,60 @@ def read_corpus(
     forms: Mapping[str, Sequence[str]],
     cache: Path,
     *,
-    missing: Literal["error", "skip"] = "error",
-    workers: int | None = None,
+    missing: Missing = "error",
 ) -> dict[str, Ragged]:
     """Reads the lines of some forms as pen offsets.
 
     All lines below the root are parsed once, into one cache; each part selects from it. Lines
     of fewer than two points are left out.
 
-    Arguments:
-        root: The folder with ``lineStrokes/`` and, if there are transcriptions, ``ascii/``.
-        forms: The form ids of each part, e.g. from :func:`split_forms`.
-        cache: The folder for caches; a new one is made whenever a file of the corpus changes.
-        missing: What to do about forms that are not on disk, and files that are broken.
-        workers: The number of parsing processes, by default one for each CPU core; 0 for none.
+    Args:
+        root: the folder with `lineStrokes/` and, if there are transcriptions, `ascii/`.
+        forms: the form ids of each part, e.g. from `split_forms`.
+        cache: the folder for caches; a new one is made whenever a file of the corpus changes.
+        missing: what to do about forms that are not on disk, and files that are broken.
 
     Returns:
-        For each part its lines, each offsets :math:`(T, 3)` in float32 (pen-up flag, dx, dy with
-        y upwards, in the corpus' units), with the label "text" (empty if unknown).
+        For each part its lines, each offsets (T, 3) in float32 (pen-up flag, dx, dy with
+        y upwards, in the corpus's units), with the label "text" (empty if unknown).
 
     Raises:
-        FileNotFoundError: If there is no corpus, or forms are missing.
-        ValueError: If files are broken. The other lines are in the cache nevertheless.
+        FileNotFoundError: if there is no corpus, or a part has no lines.
+        ValueError: if forms are missing, or files broken. The other lines are in the cache
+            nevertheless.
     """
-
-    if missing not in ("error", "skip"):
-        raise ValueError(f"data.missing={missing} is not one of error, skip")
-
-    fingerprint = {"corpus": "IAM-OnDB", "version": VERSION, "files": _list_files(root)}
-    corpus = cached(cache / "iam", fingerprint, partial(_parse_corpus, root, workers))
+    fingerprint = {"corpus": "IAM-OnDB", "version": VERSION, "files": list_files(root)}
+    corpus = cached(cache / "iam", fingerprint, partial(parse_corpus, root))
     lines: dict[str, list[int]] = {}
-
     for i, key in enumerate(corpus.keys):
         lines.setdefault(form_of(key), []).append(i)
-
-    _report_missing(root, forms, lines, missing)
-
+    wanted = set(chain.from_iterable(forms.values()))
+    absent = [f"form {f} is not in {root / 'lineStrokes'}" for f in sorted(wanted - lines.keys())]
+    report(absent, len(wanted), missing)
     chosen = {
         part: np.array([i for form in ids for i in lines.get(form, ())], dtype=np.int64)
         for part, ids in forms.items()
     }
-    _report_broken(corpus.select(np.unique(np.concatenate([*chosen.values()]))), missing)
-
+    used = corpus.select(np.unique(np.concatenate([*chosen.values()])))
+    broken = used.labels["problem"] != ""
+    report(used.labels["problem"][broken].tolist(), len(used), missing)
+    short = int(((used.lengths == 0) & ~broken).sum())
+    if short:
+        log.warning("skipped: %d lines of fewer than two points", short)
     parts = {}
-
     for part, index in chosen.items():
         whole = corpus.select(index[corpus.lengths[index] > 0])
         parts[part] = replace(whole, labels={"text": whole.labels["text"]})
-
         if not len(whole):
             raise FileNotFoundError(
                 f"none of the {len(forms[part])} forms of {part!r} has lines in "
                 f"{root / 'lineStrokes'}: choose other lists by data.{part}="
             )
-
     return parts
 
 
 def no_corpus(root: Path) -> FileNotFoundError:
     """Returns the error which says that there is no corpus below this folder, and what to do."""
-
     return FileNotFoundError(
         f"there is no IAM-OnDB in {root.absolute()}: looked for stroke files such as "
         f"lineStrokes/a01/a01-000/a01-000u-01.xml. The IAM On-Line Handwriting Database is to be "
@@ -109,132 +99,56 @@ def no_corpus(root: Path) -> FileNotFoundError:
     )
 
 
-def _report_missing(
-    root: Path, forms: Mapping[str, Sequence[str]], lines: Mapping[str, object], missing: str
-) -> None:
-    wanted = set(chain.from_iterable(forms.values()))
-    absent = sorted(wanted - lines.keys())
-
-    if not absent:
-        return
-
-    message = (
-        f"{len(absent)} of the {len(wanted)} forms in the lists have no lines in "
-        f"{root / 'lineStrokes'}: {some(absent)}"
-    )
-
-    if missing == "error":
-        raise FileNotFoundError(
-            f"{message}. Complete the corpus, choose other lists, or go on without these forms "
-            f"by data.missing=skip"
-        )
-
-    log.warning("skipped: %s", message)
-
-
-def _report_broken(lines: Ragged, missing: str) -> None:
-    problems = lines.labels["problem"]
-    broken = [str(problem) for problem in problems if problem]
-
-    if broken and missing == "error":
-        raise ValueError(
-            f"{len(broken)} broken files (the other {len(lines) - len(broken)} lines are in the "
-            f"cache). Replace them, or go on without them by data.missing=skip:\n"
-            + "\n".join(broken)
-        )
-
-    if broken:
-        log.warning("skipped: %d broken files: %s", len(broken), some(broken))
-
-    short = np.sum((lines.lengths == 0) & (problems == ""))
-
-    if short:
-        log.warning("skipped: %d lines of fewer than two points", short)
-
-
-def _list_files(root: Path) -> list[tuple[str, int, int]]:
-    """Returns name, size and time of change of all stroke and text files."""
-
-    found = []
-
-    for kind, suffix in (("lineStrokes", ".xml"), ("ascii", ".txt")):
-        for folder, _, names in os.walk(root / kind):
-            for name in names:
-                if name.endswith(suffix):
-                    stat = os.stat(os.path.join(folder, name))
-                    found.append((f"{kind}/{name}", stat.st_size, stat.st_mtime_ns))
-
-    if not any(name.endswith(".xml") for name, _, _ in found):
+def list_files(root: Path) -> list[Stamp]:
+    """Stamps all stroke and text files."""
+    strokes = sorted((root / "lineStrokes").rglob("*.xml"))
+    if not strokes:
         raise no_corpus(root)
+    texts = sorted((root / "ascii").rglob("*.txt"))
+    return stamps(root, [path.relative_to(root).as_posix() for path in strokes + texts])
 
-    return sorted(found)
 
-
-def _parse_corpus(root: Path, workers: int | None) -> Ragged:
+def parse_corpus(root: Path) -> Ragged:
     names = (name for _, _, files in os.walk(root / "lineStrokes") for name in files)
     forms = {match[1] for name in names if (match := LINE.fullmatch(name))}
     lines = find_lines(root, sorted(forms - DROPPED))
     keys = [key for key, _ in lines]
-
     sequences: list[np.ndarray] = []
     problems: list[str] = []
-
-    for parsed in parse_lines([path for _, path in lines], workers):
+    for parsed in parse_lines([path for _, path in lines]):
         problems.append(parsed if isinstance(parsed, str) else "")
-
         if isinstance(parsed, str) or len(parsed) < 2:
             sequences.append(np.zeros((0, 3), dtype=np.float32))
         else:
             sequences.append(offsets(parsed))
-
-    labels = {"text": _texts(root, keys), "problem": problems}
-
+    labels = {"text": texts_of(root, keys), "problem": problems}
     return Ragged.from_sequences(sequences, keys, labels)
 
 
 def parse_lines(
-    paths: Sequence[Path], workers: int | None = None, context: BaseContext | None = None
+    paths: Sequence[Path], processes: int | None = None, context: BaseContext | None = None
 ) -> list[np.ndarray | str]:
     """Parses lines in several processes, with a progress bar.
 
-    Arguments:
-        paths: The files.
-        workers: The number of processes, by default one for each CPU core; below 2, or for a
-            few files, this process parses them itself.
-        context: How processes are started, by default as usual on the platform.
+    Args:
+        paths: the files.
+        processes, context: of `in_processes`.
 
     Returns:
-        The points :math:`(n, 3)` of each line, or the error message of a broken file.
+        The points (n, 3) of each line, or the error message of a broken file.
     """
-
     chunks = [list(paths[i : i + CHUNK]) for i in range(0, len(paths), CHUNK)]
-    bar = partial(
-        track, description="parsing IAM-OnDB", total=len(chunks), console=Console(stderr=True)
-    )
-
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-
-    workers = min(workers, len(chunks) // 4)
-
-    if workers < 2:
-        return list(chain.from_iterable(bar(map(try_lines, chunks))))
-
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(chain.from_iterable(bar(pool.map(try_lines, chunks))))
+    parsed = in_processes(try_lines, chunks, "parsing IAM-OnDB", processes, context)
+    return [*chain.from_iterable(parsed)]
 
 
-def _texts(root: Path, keys: Iterable[str]) -> list[str]:
+def texts_of(root: Path, keys: Iterable[str]) -> list[str]:
     texts: dict[str, list[str]] = {}
     found = []
-
     for key in keys:
         form, _, number = key.rpartition("-")
-
         if form not in texts:
             path = root / "ascii" / form[:3] / form[:7] / f"{form}.txt"
             texts[form] = read_text(path) if path.is_file() else []
-
         found.append(texts[form][int(number) - 1] if 0 < int(number) <= len(texts[form]) else "")
-
     return found

@@ -1,6 +1,6 @@
 """Letter shapes, each a few points that the pen passes through, and words to write.
 
-A shape is a string of points ``x,y``, in the order of writing, on a grid where
+A shape is a string of points `x,y`, in the order of writing, on a grid where
 
 ====================  ======
 height                y
@@ -12,16 +12,14 @@ baseline              0
 descenders (g, p, y)  -9.5
 ====================  ======
 
-and x runs from 0 at the left edge of the letter. A smooth :func:`curve` goes through the points,
+and x runs from 0 at the left edge of the letter. A smooth `curve` goes through the points,
 so that a round letter takes some eight of them and a straight stem three. Two marks lift the pen:
-``/`` begins the next stroke of the same letter, ``|`` begins a stroke that is kept for the end
+`/` begins the next stroke of the same letter, `|` begins a stroke that is kept for the end
 of the word, such as a dot or a bar. A single point is a dot.
 
 The last segment of a letter that ends on its right-hand side is its tail: it leads into the
 next letter where both are joined, and is cut short where the pen is lifted.
 """
-
-from __future__ import annotations
 
 from functools import cache
 from typing import NamedTuple
@@ -105,7 +103,6 @@ PRINT = {
     "-": "0,6 2.6,6 5.4,6.3",
 }
 
-# Joined hands lead into round letters over the top, and tie loops into ascenders and descenders.
 CURSIVE = {
     "a": "-1,4 2.6,9 7.4,9 4.6,9.9 1.4,8 0,4.4 1.4,.8 3.5,0 6,2.6 7.5,9.6 7.4,3 8.3,.3 10.3,1.8",
     "b": "0,3 2.6,10 4.2,17 3,20 1.6,17 1.2,8 1.6,2 3.6,0 6.4,1.4 7,5.2 5.4,8.4 "
@@ -140,7 +137,7 @@ CURSIVE = {
     "3.6,-9.6 2.2,-7 5.4,-2.6 9.2,1.6",
     "z": "-.6,7.6 2,9.8 5,8.6 3.6,4.6 .6,.8 3.4,2 4.8,-2 4,-7.6 2,-9 1.4,-6.4 4.6,-2.4 8.4,1.5",
 }
-
+"""Joined hands enter round letters over the top, and tie loops into ascenders and descenders."""
 
 WORDS = """
 a about above after again air all along also always an and animal another any are around as ask
@@ -171,33 +168,26 @@ class Letter(NamedTuple):
     """One shape, its strokes given by the rows of their points in the table of all points."""
 
     strokes: list[np.ndarray]
-    """Rows of each stroke of the letter itself, :math:`(k,)`, in the order of writing."""
-
+    """Rows of each stroke of the letter itself, (k,), in the order of writing."""
     later: list[np.ndarray]
-    """Rows of each stroke that may wait for the end of the word, :math:`(k,)`."""
-
+    """Rows of each stroke that may wait for the end of the word, (k,)."""
     width: float
     """Right-hand end of the letter above its descender, grid units."""
-
     tail: float
     """Width of the tail, grid units, zero without one."""
-
     enters: bool
     """Whether the pen can come in from the letter before without being lifted."""
-
     leaves: bool
     """Whether the pen can go on to the next letter, and so whether the letter has a tail."""
 
 
-def _read(strokes: str) -> list[np.ndarray]:
-    """Reads strokes separated by ``/``; a dot becomes a dash too short to be seen as one."""
-
+def read_strokes(strokes: str) -> list[np.ndarray]:
+    """Reads strokes separated by `/`; a dot becomes a dash too short to be seen as one."""
     out = [
         np.array([[float(v) for v in point.split(",")] for point in stroke.split()])
         for stroke in strokes.split("/")
         if stroke
     ]
-
     return [p + np.array([[0.0, 0.0], [0.5, -0.6]]) if len(p) == 1 else p for p in out]
 
 
@@ -206,28 +196,24 @@ def alphabet() -> tuple[np.ndarray, dict[tuple[str, bool], Letter]]:
     """Reads all shapes.
 
     Returns:
-        The table of all control points :math:`(P, 2)`, grid units, and the letters by character
-        and hand (True for :data:`CURSIVE`). Only small letters are ever joined.
+        The table of all control points (P, 2), grid units, and the letters by character
+        and hand (True for `CURSIVE`). Only small letters are ever joined.
     """
-
     table: list[np.ndarray] = []
     letters: dict[tuple[str, bool], Letter] = {}
     rows = 0
-
     for hand, shapes in ((False, PRINT), (True, CURSIVE)):
         for char, shape in shapes.items():
             body, _, later = shape.partition("|")
-            strokes, kept = _read(body), _read(later)
+            strokes, kept = read_strokes(body), read_strokes(later)
             p = np.concatenate(strokes + kept)
             ends = rows + np.cumsum([len(stroke) for stroke in strokes + kept])
             spans = np.split(np.arange(rows, ends[-1]), ends[:-1] - rows)
             rows = int(ends[-1])
             table.append(p)
-
             width = float(p[p[:, 1] > -2.0, 0].max())
             last = strokes[-1][-2:, 0]
             leaves = char.islower() and bool(last[1] > 0.8 * width)
-
             letters[char, hand] = Letter(
                 strokes=spans[: len(strokes)],
                 later=spans[len(strokes) :],
@@ -236,7 +222,6 @@ def alphabet() -> tuple[np.ndarray, dict[tuple[str, bool], Letter]]:
                 enters=char.islower() and bool(strokes[0][0, 0] < 0.4 * width),
                 leaves=leaves,
             )
-
     return np.concatenate(table), letters
 
 
@@ -245,14 +230,13 @@ def curve(p: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Where the pen is lifted, the tangent is that of the ink alone.
 
-    Arguments:
-        p: Points :math:`(N, 2)`.
-        ink: Whether the pen is down between a point and the next :math:`(N - 1,)`.
+    Args:
+        p: points (N, 2).
+        ink: whether the pen is down between a point and the next (N - 1,).
 
     Returns:
-        The path :math:`(M, 2)` and its curvature :math:`(M,)`, M = :data:`DENSITY` (N - 1) + 1.
+        The path (M, 2) and its curvature (M,), M = `DENSITY` (N - 1) + 1.
     """
-
     step = np.diff(p, axis=0)
     d = np.sqrt(np.hypot(*step.T) + 1e-3)[:, None]
     slope = step / d
@@ -274,5 +258,4 @@ def curve(p: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     w = (2 * c2 + 6 * u * c3).reshape(-1, 2)
     cross = np.abs(v[:, 0] * w[:, 1] - v[:, 1] * w[:, 0])
     curvature = cross / (np.hypot(*v.T) + 1e-2) ** 3
-
     return path, np.append(curvature, curvature[-1])

@@ -13,7 +13,7 @@ from datamodules.base import SequenceData
 from datamodules.download import fetch
 from datamodules.ragged import Ragged
 
-__all__ = ["JSB", "Muse", "Nottingham", "Piano", "PianoRolls", "read_json", "read_mat"]
+__all__ = ["JSB", "LOWEST", "Muse", "Nottingham", "Piano", "PianoRolls", "read_json", "read_mat"]
 
 LOWEST, KEYS = 21, 88
 

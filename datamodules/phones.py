@@ -11,8 +11,6 @@ References:
     | https://doi.org/10.1121/1.383940 (formants of consonants)
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Sequences of different length in one array, and its cache on disk."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -26,7 +24,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 
-# What NumPy and json raise on a file that is not whole, whatever its header has become.
 DAMAGED = (
     UserWarning,
     ValueError,
@@ -39,21 +36,22 @@ DAMAGED = (
     AttributeError,
     tokenize.TokenError,
 )
+"""What NumPy and json raise on a file that is not whole, whatever its header has become."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    r"""Sequences :math:`s_i` of shape :math:`(T_i, D)`, laid end to end in one array.
+    r"""Sequences s_i of shape (T_i, D), laid end to end in one array.
 
     .. math:: s_i = \mathrm{values}[\mathrm{starts}_i : \mathrm{starts}_i + \mathrm{lengths}_i]
 
-    Arguments:
-        values: All time steps :math:`(N, D)`; may be memory-mapped, then read-only, and lie in
+    Args:
+        values: all time steps (N, D); may be memory-mapped, then read-only, and lie in
             several files.
-        starts: The first row of each sequence :math:`(n,)`.
-        lengths: The number of steps of each sequence :math:`(n,)`.
-        keys: An identifier for each sequence.
-        labels: Annotations by name, each :math:`(n,)`.
+        starts: the first row of each sequence (n,).
+        lengths: the number of steps of each sequence (n,).
+        keys: an identifier for each sequence.
+        labels: annotations by name, each (n,).
 
     Example:
         >>> r = Ragged.from_sequences([np.zeros((2, 3)), np.ones((5, 3))], keys=["a", "b"])
@@ -72,15 +70,11 @@ class Ragged:
     def __post_init__(self) -> None:
         if self.values.ndim != 2:
             raise ValueError(f"values must be an array (N, D), not of shape {self.values.shape}")
-
         columns = {"starts": self.starts, "lengths": self.lengths, **self.labels}
-
         for name, column in columns.items():
             if column.shape != (len(self.keys),):
                 raise ValueError(f"{name} has shape {column.shape} for {len(self.keys)} keys")
-
         stops = self.starts + self.lengths
-
         if len(self) and not (
             self.starts.min() >= 0 and self.lengths.min() >= 0 and stops.max() <= len(self.values)
         ):
@@ -90,34 +84,27 @@ class Ragged:
         return len(self.keys)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        """Returns sequence i, a view :math:`(T_i, D)` of the values, or a copy from shards."""
-
+        """Returns sequence i, a view (T_i, D) of the values, or a copy from shards."""
         start = self.starts[i]
-
         return self.values[start : start + self.lengths[i]]
 
     def piece(self, i: int, start: int, stop: int) -> np.ndarray:
         """Returns steps start to stop of sequence i, reading no others."""
-
         start, stop, _ = slice(start, stop).indices(int(self.lengths[i]))
         first = self.starts[i]
-
         return self.values[first + start : first + max(start, stop)]
 
     def __repr__(self) -> str:
         span = f" of {self.lengths.min()} to {self.lengths.max()} steps" if len(self) else ""
         labels = ", ".join(self.labels) or "none"
-
         return (
             f"Ragged({len(self)} sequences{span}, D={self.values.shape[1]}, "
             f"{self.values.dtype}, labels: {labels})"
         )
 
-    def select(self, indices: Sequence[int] | np.ndarray) -> Ragged:
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Ragged":
         """Returns the sequences at these indices, in this order, sharing the values."""
-
         index = np.asarray(indices, dtype=np.int64)
-
         return Ragged(
             values=self.values,
             starts=self.starts[index],
@@ -126,17 +113,15 @@ class Ragged:
             labels={name: column[index] for name, column in self.labels.items()},
         )
 
-    def windows(self, steps: int) -> Ragged:
+    def windows(self, steps: int) -> "Ragged":
         """Cuts each sequence into consecutive windows of so many steps, the last one shorter.
 
         Windows keep the key of their sequence: a corpus may have millions of them.
         """
-
         counts = -(-self.lengths // steps)
         index = np.repeat(np.arange(len(self)), counts)
         offset = steps * (np.arange(len(index)) - np.repeat(counts.cumsum() - counts, counts))
         whole = self.select(index)
-
         return replace(
             whole,
             starts=whole.starts + offset,
@@ -144,8 +129,7 @@ class Ragged:
         )
 
     def joined(self) -> np.ndarray:
-        """Returns a copy of the steps of these sequences only :math:`(\\sum_i T_i, D)`."""
-
+        """Returns a copy of the steps of these sequences only (sum of T_i, D)."""
         return np.concatenate([self.values[:0], *self])
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -157,12 +141,10 @@ class Ragged:
         sequences: Iterable[np.ndarray],
         keys: Iterable[str],
         labels: Mapping[str, Sequence[object] | np.ndarray] | None = None,
-    ) -> Ragged:
-        """Lays sequences :math:`(T_i, D)` of one D and dtype end to end."""
-
+    ) -> "Ragged":
+        """Lays sequences (T_i, D) of one D and dtype end to end."""
         parts = list(sequences)
         lengths = np.array([len(part) for part in parts], dtype=np.int64)
-
         return cls(
             values=np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32),
             starts=np.cumsum(lengths) - lengths,
@@ -175,32 +157,26 @@ class Ragged:
         """Writes to a folder, replacing it as a whole: no reader ever sees half of it.
 
         Raises:
-            OSError: If the disk is full or the parent folder cannot be written.
-            ValueError: If a label holds Python objects.
+            OSError: if the disk is full or the parent folder cannot be written.
+            ValueError: if a label holds Python objects.
         """
-
         assert isinstance(self.values, np.ndarray), "shards are saved one by one"
-        partial = _sibling(folder)
-
+        partial = sibling(folder)
         try:
             partial.mkdir(parents=True)
-
             arrays = {"values": self.values, "starts": self.starts, "lengths": self.lengths}
             arrays |= {f"label-{name}": column for name, column in self.labels.items()}
-
             for name, array in arrays.items():
                 with open(partial / f"{name}.npy", "xb") as file:
                     np.save(file, array, allow_pickle=False)
                     file.flush()
                     os.fsync(file.fileno())
-
             with open(partial / "meta.json", "x", encoding="utf-8") as file:
                 json.dump({"format": FORMAT, "keys": self.keys, "labels": [*self.labels]}, file)
                 file.flush()
                 os.fsync(file.fileno())
-
             if folder.exists():
-                outdated = _sibling(folder)
+                outdated = sibling(folder)
                 folder.rename(outdated)
                 partial.rename(folder)
                 shutil.rmtree(outdated)
@@ -210,29 +186,25 @@ class Ragged:
             shutil.rmtree(partial, ignore_errors=True)
 
     @classmethod
-    def open(cls, folder: Path) -> Ragged:
-        """Opens what :meth:`save` wrote, the values memory-mapped and read-only.
+    def open(cls, folder: Path) -> "Ragged":
+        """Opens what `save` wrote, the values memory-mapped and read-only.
 
         Raises:
-            FileNotFoundError: If the folder or a file in it is missing.
-            ValueError: If a file is truncated, or not what :meth:`save` writes.
+            FileNotFoundError: if the folder or a file in it is missing.
+            ValueError: if a file is truncated, or not what `save` writes.
         """
-
         try:
             meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-
             if meta["format"] != FORMAT:
                 raise ValueError(f"format {meta['format']} instead of {FORMAT}")
-
             # A bare ndarray on the mapping: slices of np.memmap cost several times as much.
-            values = _load(folder / "values.npy", mapped=True).view(np.ndarray)
-
+            values = load(folder / "values.npy", mapped=True).view(np.ndarray)
             return cls(
                 values=values,
-                starts=_load(folder / "starts.npy"),
-                lengths=_load(folder / "lengths.npy"),
+                starts=load(folder / "starts.npy"),
+                lengths=load(folder / "lengths.npy"),
                 keys=meta["keys"],
-                labels={name: _load(folder / f"label-{name}.npy") for name in meta["labels"]},
+                labels={name: load(folder / f"label-{name}.npy") for name in meta["labels"]},
             )
         except DAMAGED as error:
             why = " ".join(str(error).split())
@@ -240,10 +212,8 @@ class Ragged:
 
 
 def cache_folder(folder: Path, fingerprint: Mapping[str, object]) -> Path:
-    """Returns where :func:`cached` keeps what the fingerprint describes."""
-
+    """Returns where `cached` keeps what the fingerprint describes."""
     text = json.dumps(fingerprint, sort_keys=True)
-
     return folder / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -253,49 +223,38 @@ def cached(folder: Path, fingerprint: Mapping[str, object], build: Callable[[], 
     Of several processes that ask at once, one builds and the others wait. A cache that is there
     is opened without a lock, hence also from a read-only folder; a damaged one is rebuilt.
 
-    Arguments:
-        folder: Holds one sub-folder per fingerprint.
-        fingerprint: All that the result depends on, as JSON-compatible values.
-        build: Makes the sequences; what it raises is passed on.
+    Args:
+        folder: holds one sub-folder per fingerprint.
+        fingerprint: all that the result depends on, as JSON-compatible values.
+        build: makes the sequences; what it raises is passed on.
 
     Raises:
-        OSError: If the cache cannot be written. Nothing is left behind.
+        OSError: if the cache cannot be written. Nothing is left behind.
     """
-
     target = cache_folder(folder, fingerprint)
     name = target.name
-
-    found = _open_if_whole(target)
-
+    found = open_if_whole(target)
     if found is not None:
         return found
-
     lock = FileLock(folder / f".{name}.lock")
-
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _acquire(lock)
-
+        acquire(lock)
     try:
-        found = _open_if_whole(target, warn=True)
-
+        found = open_if_whole(target, warn=True)
         if found is not None:
             return found
-
         for leftover in folder.glob(f".{name}.*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
-
         built = build()
-
-        with _writing(folder):
+        with writing(folder):
             built.save(target)
-
         return Ragged.open(target)
     finally:
         lock.release()
 
 
-def _acquire(lock: FileLock) -> None:
+def acquire(lock: FileLock) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -303,21 +262,19 @@ def _acquire(lock: FileLock) -> None:
         lock.acquire()
 
 
-def _open_if_whole(folder: Path, warn: bool = False) -> Ragged | None:
+def open_if_whole(folder: Path, warn: bool = False) -> Ragged | None:
     if not folder.exists():
         return None
-
     try:
         return Ragged.open(folder)
     except (ValueError, FileNotFoundError) as error:
         if warn:
             log.warning("rebuilding a cache: %s", error)
-
         return None
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -327,14 +284,13 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _load(path: Path, mapped: bool = False) -> np.ndarray:
+def load(path: Path, mapped: bool = False) -> np.ndarray:
     with warnings.catch_warnings():
         # Of a header that numpy can make sense of nevertheless; ours are whole.
         warnings.simplefilter("error", UserWarning)
         array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-
     return array
 
 
-def _sibling(folder: Path) -> Path:
+def sibling(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.{uuid4().hex}.partial")

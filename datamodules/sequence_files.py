@@ -8,9 +8,9 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-__all__ = ["Found", "read_arrays", "read_csv"]
+from datamodules.splits import ALIASES
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+__all__ = ["Found", "read_arrays", "read_csv"]
 
 PICKLED = (
     "holds pickled Python objects, which can run code when they are read. If you trust the file, "
@@ -99,7 +99,7 @@ def read_arrays(path: Path) -> list[Found]:
     found = []
     with open(path, "rb") as file:
         try:
-            arrays = dict(load(path, file))
+            arrays = dict(load(file))
         except Exception as error:  # whatever a damaged file leads numpy to
             if str(error).startswith("Object arrays"):
                 raise ValueError(f"{path} {PICKLED}") from error
@@ -110,7 +110,7 @@ def read_arrays(path: Path) -> list[Found]:
             continue
         where = f"{path}, {name}" if name else str(path)
         x = checked(where, array)
-        split = SPLITS.get(name)
+        split = ALIASES.get(name)
         lengths = arrays.get(f"{name}_lengths")
         if lengths is None:
             found.append(Found(x, name, split=split))
@@ -122,7 +122,7 @@ def read_arrays(path: Path) -> list[Found]:
     return found
 
 
-def load(path: Path, file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
+def load(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
     content = np.load(file, allow_pickle=False)
     if isinstance(content, np.ndarray):
         yield "", content

@@ -1,7 +1,5 @@
 """The corpora of speech, each split as it is in the literature."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Mapping
@@ -12,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from datamodules.archives import ARCHIVES, Archive
-from datamodules.audio import AudioCorpus, AudioFolder
+from datamodules.audio import AudioCorpus, AudioFolder, ByShares
+from datamodules.audio_file import stem
 from datamodules.ragged import Ragged
-from datamodules.splits import check_shares, shares, stem
+from datamodules.splits import held_back, shares
 
 __all__ = [
     "FSDD",
@@ -25,10 +24,11 @@ __all__ = [
     "LibriSpeech",
     "Onomatopoeia",
     "contiguous",
+    "natural",
 ]
 
 
-class Blizzard(AudioCorpus):
+class Blizzard(ByShares):
     """Blizzard Challenge 2013, one reader of audio books: the chapters in order, of which the
     first 90 % of all frames are for training, then 5 % each for validation and test.
 
@@ -45,12 +45,6 @@ class Blizzard(AudioCorpus):
         "It is licensed for research after registration, "
         "https://www.cstr.ed.ac.uk/projects/blizzard/"
     )
-
-    def __init__(
-        self, root: str | Path, shares: tuple[float, float] = (0.05, 0.05), **kwargs: Any
-    ) -> None:
-        super().__init__(root, **kwargs)
-        self.shares = check_shares(shares)
 
     def identifier(self, path: str) -> str | None:
         """A chapter's folder and name; it may be there both as MP3 and as WAV."""
@@ -101,7 +95,7 @@ class LJSpeech(AudioFolder):
         return name if re.fullmatch(r"lj\d{3}-\d{4}", name) else None
 
 
-class VCTK(AudioCorpus):
+class VCTK(ByShares):
     """VCTK 0.92 (its first microphone) or 0.80, 110 speakers, split at random by speaker.
 
     Args:
@@ -113,12 +107,6 @@ class VCTK(AudioCorpus):
     example = "wav48_silence_trimmed/p225/p225_001_mic1.flac or wav48/p225/p225_001.wav"
     source = "It is CC BY 4.0, https://datashare.ed.ac.uk/handle/10283/3443"
     archives = {"vctk": ARCHIVES["vctk"]}
-
-    def __init__(
-        self, root: str | Path, shares: tuple[float, float] = (0.05, 0.05), **kwargs: Any
-    ) -> None:
-        super().__init__(root, **kwargs)
-        self.shares = check_shares(shares)
 
     def identifier(self, path: str) -> str | None:
         match = re.fullmatch(r"((?:p|s)\d+_\d+)(?:_mic1)?", stem(path))
@@ -219,14 +207,8 @@ class FSDD(AudioCorpus):
 
     def parts(self, files: Mapping[str, str]) -> dict[str, list[str]]:
         test = [i for i in files if int(i.rpartition("_")[2]) < 5]
-        rest = sorted(set(files) - set(test))
-        order = np.random.default_rng(self.split_seed).permutation(len(rest))
-        held = {rest[i] for i in order[: round(self.val * len(rest))]}
-        return {
-            "train": [i for i in rest if i not in held],
-            "val": [i for i in rest if i in held],
-            "test": test,
-        }
+        train, val = held_back(sorted(set(files) - set(test)), self.val, self.split_seed)
+        return {"train": train, "val": val, "test": test}
 
 
 class Onomatopoeia(AudioFolder):

@@ -1,26 +1,18 @@
 """Which files are for training, validation and test: by chance, or by a published list."""
 
-from __future__ import annotations
-
 import csv
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from datamodules.audio_file import SUFFIXES
-
-__all__ = ["SPLITS", "check_shares", "read_lists", "shares", "stem"]
+__all__ = ["ALIASES", "SPLITS", "check_shares", "held_back", "read_lists", "read_splits", "shares"]
 
 SPLITS = ("train", "val", "test")
 
-
-def stem(path: str) -> str:
-    """A file's name without folders and suffixes of sound files, as lists write it or not."""
-    name = path.replace("\\", "/").rpartition("/")[2].lower()
-    for suffix in (".t7", *SUFFIXES):
-        name = name.removesuffix(suffix)
-    return name
+ALIASES = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
+"""The split that a file means by a word."""
 
 
 def check_shares(shares: Sequence[float]) -> tuple[float, float]:
@@ -60,28 +52,30 @@ def shares(names: Sequence[str], val: float, test: float, seed: int) -> dict[str
     }
 
 
+def held_back(names: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
+    """Holds a share of different names back at random, at least one, the same ones for the same
+    names in any order.
+
+    Returns:
+        The rest and those held back, in the order given.
+    """
+    everything = sorted(names)
+    order = np.random.default_rng(seed).permutation(len(names))
+    held = {everything[i] for i in order[: max(1, round(share * len(names)))]}
+    return [name for name in names if name not in held], [name for name in names if name in held]
+
+
 def read_lists(path: Path, corpus: str) -> dict[str, list[str]]:
-    """Reads lists of names, a folder of text files or one csv file, by split.
+    """Reads lists of names, a folder of text files or one file of `read_splits`, by split.
 
     Raises:
         FileNotFoundError: if the folder has no list of a split, or several.
-        ValueError: naming the line that is no name and split.
+        ValueError: of `read_splits`.
     """
     if path.is_dir():
         return {split: read_list(path, corpus, split) for split in SPLITS}
-    entries: dict[str, list[str]] = {split: [] for split in SPLITS}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not any(row) or row == ["name", "split"]:
-                continue
-            split = row[-1].strip().lower().replace("valid", "val")
-            if len(row) != 2 or split not in SPLITS:
-                raise ValueError(
-                    f"{path}, line {number}: {','.join(row)} is not `name,split` with one of "
-                    f"{', '.join(SPLITS)}"
-                )
-            entries[split].append(row[0].strip())
-    return entries
+    splits = read_splits(path)
+    return {split: [name for name in splits if splits[name] == split] for split in SPLITS}
 
 
 def read_list(folder: Path, corpus: str, split: str) -> list[str]:
@@ -97,3 +91,39 @@ def read_list(folder: Path, corpus: str, split: str) -> list[str]:
         )
     lines = found[0].read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.strip()]
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """Reads the split of every name from lines `name,split` or, in a .json file, {name: split}.
+
+    Raises:
+        ValueError: naming the line that is no name and split, or has a name of another split.
+    """
+    rows: Iterable[tuple[str, Sequence[object]]]
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            if path.suffix == ".json":
+                content = json.load(file)
+                if not isinstance(content, dict):
+                    raise ValueError("it should be {name: split}")
+                rows = [(str(path), row) for row in content.items()]
+            else:
+                lines = csv.reader(file)
+                rows = [(f"{path}, line {lines.line_num}", row) for row in lines]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+    splits: dict[str, str] = {}
+    for where, row in rows:
+        cells = [str(cell).strip() for cell in row]
+        if not any(cells) or cells == ["name", "split"]:
+            continue
+        split = ALIASES.get(cells[-1].lower())
+        if len(cells) != 2 or not cells[0] or split is None:
+            raise ValueError(
+                f"{where}: {','.join(cells)} is not `name,split` with one of {', '.join(SPLITS)}"
+            )
+        if splits.setdefault(cells[0], split) != split:
+            raise ValueError(
+                f"{where}: {cells[0]} cannot be in {split}, it is in {splits[cells[0]]} already"
+            )
+    return splits

@@ -19,8 +19,6 @@ References:
     | whiteboard (Liwicki and Bunke, 2005) https://doi.org/10.1109/ICDAR.2005.132
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -40,57 +38,42 @@ OVERSAMPLING = 4
 
 
 class Style(NamedTuple):
-    """The habits of one writer. Ranges are those of :func:`draw_style`."""
+    """The habits of one writer. Ranges are those of `draw_style`."""
 
     slant: float
     """Tangent of the angle between stems and the vertical, positive to the right: -0.3 to 0.6."""
-
     size: float
     """x-height, whiteboard units: 104 to 184."""
-
     speed: float
     """x-heights a second on a circle of a tenth of the x-height in radius: 5.6 to 10.8."""
-
     spacing: float
     """Gap between letters, x-heights: 0.12 to 0.42."""
-
     word_gap: float
     """Gap between words, beside that between letters, x-heights: 0.6 to 1.0."""
-
     width: float
     """Horizontal stretch of the letters, without unit: 0.8 to 1.3."""
-
     tall: float
     """Stretch of ascenders and descenders, without unit: 0.7 to 1.15."""
-
     joining: float
     """Probability that two letters that can be joined are: 0 (print) to 1 (cursive)."""
-
     patience: float
     """Probability that dots and bars wait for the end of the word: 0 (print) to 1 (cursive)."""
-
     rounding: float
     """Standard deviation of the low-pass of the hand, milliseconds: 6 to 16."""
-
     tremor: float
     """Standard deviation of the shaking of the hand at 6 to 12 Hz, whiteboard units: 0.2 to 2."""
-
     unevenness: float
     """Standard deviation of what differs between two letters, x-heights: 0.015 to 0.045."""
-
     slope: float
     """Mean rise of the base line, tangent of the angle: -0.03 to 0.03."""
-
     form: float
     """Number that fixes which letter shapes the writer learned, and how they were bent: 0 to 1."""
 
 
 def draw_style(rng: np.random.Generator) -> Style:
     """Draws a writer. A third of them print, a third join nearly all they can, others mix."""
-
     low, high = ((0.0, 0.2), (0.2, 0.7), (0.8, 1.0))[rng.integers(3)]
     joining = rng.uniform(low, high)
-
     return Style(
         slant=rng.uniform(-0.3, 0.6),
         size=rng.uniform(104.0, 184.0),
@@ -111,29 +94,25 @@ def draw_style(rng: np.random.Generator) -> Style:
 
 def draw_text(rng: np.random.Generator) -> str:
     """Draws the words of one line, some twenty to fifty characters of them."""
-
     length = rng.integers(17, 49)
     words: list[str] = []
     start = rng.random() < 0.4
-
     while sum(map(len, words)) + len(words) < length:
         word = WORDS[rng.integers(len(WORDS))]
         word = word.capitalize() if start or rng.random() < 0.04 else word
         mark = ("", ".", ",", "-")[np.searchsorted((0.87, 0.93, 0.995), rng.random())]
         start = mark == "."
         words.append(word + mark)
-
     return " ".join(words)
 
 
-def _plan(text: str, style: Style, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def plan(text: str, style: Style, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Lays the letters out.
 
     Returns:
-        The points to pass through :math:`(N, 2)` in grid units, upright, and the number of the
-        stroke that each belongs to :math:`(N,)`.
+        The points to pass through (N, 2) in grid units, upright, and the number of the
+        stroke that each belongs to (N,).
     """
-
     table, shapes = alphabet()
     habit = np.random.default_rng(int(style.form * 2**32))
     bent = table + 0.28 * habit.standard_normal(table.shape)
@@ -146,14 +125,11 @@ def _plan(text: str, style: Style, rng: np.random.Generator) -> tuple[np.ndarray
     owner: list[int] = []
     first: list[int] = []
     final: list[int] = []
-
     for word in text.split():
         waiting: list[tuple[np.ndarray, int]] = []
-
         for char in word:
             if char not in PRINT:
                 raise ValueError(f"there is no letter shape for the character {char!r}")
-
             hand = char in CURSIVE and bool(taste[char] < style.joining)
             letter = shapes[char, hand]
             wait = rng.random() < style.patience
@@ -167,12 +143,10 @@ def _plan(text: str, style: Style, rng: np.random.Generator) -> tuple[np.ndarray
             if hand and table[letter.strokes[0][1], 1] < 6.0 and len(letters) > 1:
                 # Such a letter, s, is made on the way up from the base line.
                 free[-2] &= bool(table[letters[-2].strokes[-1][-1], 1] < 6.0)
-
         strokes += [rows for rows, _ in waiting]
         owner += [n for _, n in waiting]
         free[-1] = False
         final.append(len(letters) - 1)
-
     if not letters:
         raise ValueError("there is no text to write")
 
@@ -212,24 +186,22 @@ def _plan(text: str, style: Style, rng: np.random.Generator) -> tuple[np.ndarray
 
     lift = np.ones(len(strokes), dtype=bool)
     lift[np.array(first[1:], dtype=int)[joined[:-1]]] = False
-
     return np.column_stack([x, y]), np.repeat(np.cumsum(lift), sizes)
 
 
 def write_line(text: str, style: Style, rng: np.random.Generator) -> np.ndarray:
     """Writes one line of text.
 
-    Arguments:
-        text: Characters of :data:`datamodules.letters.PRINT`, in words separated by blanks.
-        style: The writer.
-        rng: Source of all that differs when the same writer writes the same text again.
+    Args:
+        text: characters of `datamodules.letters.PRINT`, in words separated by blanks.
+        style: the writer.
+        rng: source of all that differs when the same writer writes the same text again.
 
     Returns:
-        The points :math:`(n, 3)`, integers: pen-up flag (1 on the last point of each stroke),
+        The points (n, 3), integers: pen-up flag (1 on the last point of each stroke),
         then x and y in whiteboard units, y upwards, the base line starting at (0, 0).
     """
-
-    p, stroke = _plan(text, style, rng)
+    p, stroke = plan(text, style, rng)
     ink = stroke[1:] == stroke[:-1]
     path, curvature = curve(p, ink)
 
@@ -271,27 +243,23 @@ def write_line(text: str, style: Style, rng: np.random.Generator) -> np.ndarray:
     x, y = x + style.slant * y, y + wave + slope * x
     xy = scale * np.stack([x, y]) + style.tremor * shake
     up = np.append(number[1:] != number[:-1], True)
-
     return np.column_stack([up, np.rint(xy.T)]).astype(np.int64)
 
 
 def line(seed: int, index: int, writers: int) -> tuple[np.ndarray, str, int, Style]:
-    """Makes line ``index`` of the corpus ``seed``, whatever other lines are made.
+    """Makes line `index` of the corpus `seed`, whatever other lines are made.
 
-    Writers take turns: line i is by writer i mod ``writers``, whose style depends on ``seed``
+    Writers take turns: line i is by writer i mod `writers`, whose style depends on `seed`
     and the writer alone.
 
     Returns:
-        The offsets :math:`(T, 3)` in float32 (see :func:`datamodules.pen.offsets`), whiteboard
+        The offsets (T, 3) in float32 (see `datamodules.pen.offsets`), whiteboard
         units; the text; the number of the writer; the style.
     """
-
     if writers < 1:
         raise ValueError(f"there must be at least one writer, not {writers}")
-
     writer = index % writers
     style = draw_style(np.random.default_rng([seed, 0, writer]))
     rng = np.random.default_rng([seed, 1, index])
     text = draw_text(rng)
-
     return offsets(write_line(text, style, rng)), text, writer, style

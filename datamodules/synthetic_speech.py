@@ -1,13 +1,12 @@
 """Speech that nobody said: an embedded synthesiser, nothing to download."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np
 from rich.progress import track
 
 from datamodules.audio import AudioFrames
+from datamodules.audio_corpus import cut
 from datamodules.phones import PAUSE, WORDS
 from datamodules.ragged import Ragged
 from datamodules.vocal_tract import RATE, sound
@@ -21,18 +20,13 @@ class Utterance(NamedTuple):
 
     samples: np.ndarray
     """(N,), int16, 16,000 a second."""
-
     text: str
     """Words, and a comma for a pause."""
-
     phones: list[str]
     """The sounds, pauses included."""
-
     ends: np.ndarray
     """The sample at which each of them ends, (len(phones),)."""
-
     speaker: int
-
     voice: Voice
     """The speaker's voice."""
 
@@ -46,10 +40,10 @@ def draw_words(rng: np.random.Generator) -> list[str]:
 
 
 def utterance(seed: int, index: int, speakers: int) -> Utterance:
-    """Makes utterance ``index`` of the corpus ``seed``, whatever other ones are made.
+    """Makes utterance `index` of the corpus `seed`, whatever other ones are made.
 
-    Speakers take turns: utterance i is by speaker i mod ``speakers``, whose voice depends on
-    ``seed`` and the speaker alone.
+    Speakers take turns: utterance i is by speaker i mod `speakers`, whose voice depends on
+    `seed` and the speaker alone.
     """
     if speakers < 1:
         raise ValueError(f"there must be at least one speaker, not {speakers}")
@@ -117,9 +111,3 @@ class SyntheticSpeech(AudioFrames):
                 f"data.frame={self.x_dim} is longer than an utterance of the {split} split"
             )
         return Ragged.from_sequences(frames, [f"{split}-{i:05d}" for i in range(count)], labels)
-
-
-def cut(samples: np.ndarray, frame: int) -> np.ndarray:
-    """Frames of so many samples. Shapes: (N,) -> (N // frame, frame)."""
-    n = len(samples) // frame
-    return samples[: n * frame].reshape(n, frame)

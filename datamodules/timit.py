@@ -1,15 +1,12 @@
 """TIMIT, by the split of the VRNN's literature and by that of speech recognition."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datamodules.audio import AudioCorpus
+from datamodules.splits import held_back
 
 __all__ = ["CORE_TEST", "DEV", "TIMIT"]
 
@@ -86,13 +83,8 @@ class TIMIT(AudioCorpus):
         train = [name for name in names if name.startswith("TRAIN")]
         test = [name for name in names if name.startswith("TEST")]
         if self.split == "vrnn":
-            order = np.random.default_rng(self.split_seed).permutation(len(train))
-            held = {train[i] for i in order[: round(0.05 * len(train))]}
-            return {
-                "train": [name for name in train if name not in held],
-                "val": sorted(held),
-                "test": test,
-            }
+            train, val = held_back(train, 0.05, self.split_seed)
+            return {"train": train, "val": val, "test": test}
         read_by_all = ("SA1", "SA2")
         speaker = {name: name.split("/")[2] for name in names}
         own = [name for name in names if not name.endswith(read_by_all)]

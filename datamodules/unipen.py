@@ -4,24 +4,27 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rich.progress import track
 
 from datamodules.base import SequenceData
-from datamodules.problems import check_missing, report
+from datamodules.disk import cache_root, stamps
+from datamodules.problems import Missing, check_missing, report
 from datamodules.ragged import Ragged, cached
+from datamodules.splits import SPLITS, shares
 from datamodules.unipen_files import Segment, read_file
 
 __all__ = ["Unipen"]
 
 log = logging.getLogger(__name__)
 
-# Counts in the cache's fingerprint: raise it whenever the same files give other sequences.
 VERSION = 1
+"""Counts in the cache's fingerprint: raise it whenever the same files give other sequences."""
 
 SHARE = 0.1
+"""Of a part's writers, for validation and for the test each."""
 
 
 class Unipen(SequenceData):
@@ -53,7 +56,7 @@ class Unipen(SequenceData):
         parts: Sequence[str] = ("sta", "aga"),
         category: str | int = "8",
         split_seed: int = 0,
-        missing: Literal["error", "skip"] = "error",
+        missing: Missing = "error",
         cache: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
@@ -65,7 +68,7 @@ class Unipen(SequenceData):
         self.root = Path(root).expanduser()
         self.parts, self.category = list(parts), str(category)
         self.split_seed, self.missing = split_seed, missing
-        self.cache = Path(cache).expanduser() if cache is not None else self.root / ".vrnn-cache"
+        self.cache = cache_root(self.root, cache)
 
     def load(self) -> dict[str, Ragged]:
         parts = [self.read_part(part) for part in self.parts]
@@ -74,7 +77,7 @@ class Unipen(SequenceData):
         values, counts = np.unique(rates[np.isfinite(rates)], return_counts=True)
         self.rate = float(values[counts.argmax()]) if len(values) else Unipen.rate
         picked = [self.split_part(part) for part in parts]
-        return {split: join([p[split] for p in picked]) for split in ("train", "val", "test")}
+        return {split: join([p[split] for p in picked]) for split in SPLITS}
 
     def read_part(self, part: str) -> Ragged:
         """Reads or opens one part; files that cannot be used are reported."""
@@ -88,11 +91,9 @@ class Unipen(SequenceData):
                 "data.parts=[sta,aga]"
             )
         sources = files + [f for f in (self.root / "include" / part).rglob("*") if f.is_file()]
-        stats = sorted(
-            (str(f.relative_to(self.root)), f.stat().st_size, f.stat().st_mtime_ns)
-            for f in sources
-        )
-        fingerprint = {"corpus": "UNIPEN", "version": VERSION, "files": stats}
+        names = sorted(file.relative_to(self.root).as_posix() for file in sources)
+        stamped = stamps(self.root, names)
+        fingerprint = {"corpus": "UNIPEN", "version": VERSION, "files": stamped}
         build = partial(parse_part, part, files, self.root / "include")
         corpus = cached(self.cache / "unipen", fingerprint, build)
         problems = [str(problem) for problem in corpus.labels["problem"] if problem]
@@ -110,9 +111,7 @@ class Unipen(SequenceData):
                 f"data=unipen: {name} has {len(writers)} writers, too few for three splits; "
                 "choose other parts by data.parts="
             )
-        n = max(1, round(SHARE * len(writers)))
-        order = np.random.default_rng(self.split_seed).permutation(writers)
-        chosen = {"val": order[:n], "test": order[n : 2 * n], "train": order[2 * n :]}
+        chosen = shares(writers.tolist(), SHARE, SHARE, self.split_seed)
         return {
             split: part.select(np.flatnonzero(np.isin(part.labels["writer"], names)))
             for split, names in chosen.items()

@@ -17,14 +17,12 @@ References:
     | https://doi.org/10.1121/1.383940 (the resonators)
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.signal import lfilter  # type: ignore[import-untyped]
 
 from datamodules.voice import CONTROL, Tracks, Voice
 
-__all__ = ["RATE", "glottal_pulse", "sound", "tract"]
+__all__ = ["RATE", "glottal_pulse", "noise", "resonator", "sound", "tract"]
 
 RATE = 16000
 """Samples a second."""
@@ -43,7 +41,7 @@ VOWEL = 0.7
 
 
 def sound(tracks: Tracks, voice: Voice, rng: np.random.Generator) -> np.ndarray:
-    """The sound of a speaker who does this, (N,), int16, :data:`RATE` samples a second."""
+    """The sound of a speaker who does this, (N,), int16, `RATE` samples a second."""
     speech, phase = voiced(tracks, voice, rng)
     # Air that is let through in puffs is noisy in puffs.
     puffs = 1 + 0.7 * np.minimum(at_samples(tracks.voice), 1) * np.cos(2 * np.pi * phase)

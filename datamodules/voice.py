@@ -1,7 +1,5 @@
 """Invented speakers, and what their tongues and throats do when they say something."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,41 +15,30 @@ CONTROL = 1000
 
 
 class Voice(NamedTuple):
-    """A speaker. Ranges are those of :func:`draw_voice`."""
+    """A speaker. Ranges are those of `draw_voice`."""
 
     pitch: float
     """Mean fundamental frequency, Hz: 85 to 250."""
-
     liveliness: float
     """How far the pitch rises on a stressed vowel, semitones: 1 to 5."""
-
     tract: float
     """Factor of all formants, which a shorter vocal tract raises: 0.9 to 1.25."""
-
     rate: float
     """Factor of the speed of speaking: 0.8 to 1.25."""
-
     breath: float
     """Root mean square of the breath in voiced sounds, relative to a vowel: 0.005 to 0.06."""
-
     openness: float
     """Share of a period in which the glottis is open: 0.45 to 0.75."""
-
     dullness: float
     """Time constant of a low-pass of the voice, milliseconds: 0.02 to 0.12."""
-
     jitter: float
     """Standard deviation of the time of a pulse, in periods: 0.002 to 0.012."""
-
     shimmer: float
     """Standard deviation of the strength of a pulse, relative to its mean: 0.02 to 0.1."""
-
     loudness: float
     """Root mean square of the speech without its pauses, 16-bit units: 700 to 2500."""
-
     room: float
     """Root mean square of the noise of room and microphone, 16-bit units: 3 to 15."""
-
     accent: float
     """Number that fixes how the speaker's sounds differ from the table's: 0 to 1."""
 
@@ -76,27 +63,20 @@ def draw_voice(rng: np.random.Generator) -> Voice:
 
 
 class Tracks(NamedTuple):
-    """What the speaker does over time, :data:`CONTROL` values a second, (n,) unless stated."""
+    """What the speaker does over time, `CONTROL` values a second, (n,) unless stated."""
 
     pitch: np.ndarray
     """Hz."""
-
     formants: np.ndarray
     """Hz, (n, 3)."""
-
     voice: np.ndarray
     """Amplitude of the voice, relative to a vowel's; likewise of breath and hiss."""
-
     breath: np.ndarray
-
     hiss: np.ndarray
-
     centre: np.ndarray
     """Hz, of the hiss."""
-
     width: np.ndarray
     """Hz, likewise."""
-
     ends: np.ndarray
     """Index at which each sound ends, (number of sounds,)."""
 
@@ -105,7 +85,7 @@ def articulate(sounds: Sequence[str], voice: Voice, rng: np.random.Generator) ->
     """Lays the sounds out in time, and glides from one to the next.
 
     Args:
-        sounds: phones of :func:`datamodules.phones.phones`, with a 1 after a vowel with stress.
+        sounds: phones of `datamodules.phones.phones`, with a 1 after a vowel with stress.
     """
     if len(sounds) == 0:
         raise ValueError("there are no sounds to say")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.iam import find_lines
+from datamodules.iam_xml import find_lines
 
 FORMS = {
     "trainset": ["a01-000u", "a02-000", "b01-010", "c03-001z"],

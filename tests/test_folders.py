@@ -3,10 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from audio_tree import write_all
 from helpers import configure
 from small_corpora import sequences, write_arrays, write_csvs, write_drawings
 
 import train
+from datamodules.audio import AudioFolder
 from datamodules.base import SequenceData
 from datamodules.folders import CSVFolder, NPZFolder, Stroke3
 from datamodules.loading import load_data
@@ -120,15 +122,43 @@ def test_a_list_decides(form: str, tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "4 sequences are not in" in caplog.text and "sub/4.csv, sub/5.csv" in caplog.text
 
 
+def test_a_list_means_the_same_in_a_folder_of_sounds(tmp_path: Path) -> None:
+    rows = "name, split\nsub/0 ,train\nsub/0,train\n\n,\nsub/1, Validation\nsub/2,TEST\n"
+    write_csvs(tmp_path / "numbers", n=3)
+    write_all(tmp_path / "sounds", [f"sub/{i}.wav" for i in range(3)])
+    for kind, folder in ((CSVFolder, "numbers"), (AudioFolder, "sounds")):
+        (tmp_path / folder / "splits.csv").write_text(rows)
+        found = keys(opened(kind(tmp_path / folder)))
+        assert {split: [name[:5] for name in names] for split, names in found.items()} == {
+            "train": ["sub/0"],
+            "val": ["sub/1"],
+            "test": ["sub/2"],
+        }
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("splits.csv", "sub/0,train\nsub/1,dev", r"splits.csv: \('sub/1', 'dev'\) is not a name"),
-        ("splits.csv", "sub/0,train\nsub/0,val", "splits.csv: .* is not a name, once"),
-        ("splits.csv", "sub/0", "splits.csv: .* is not a name"),
+        (
+            "splits.csv",
+            "sub/0,train\nsub/1,dev",
+            "splits.csv, line 2: sub/1,dev is not `name,split` with one of train, val, test",
+        ),
+        (
+            "splits.csv",
+            "sub/0,train\nsub/0,val",
+            "line 2: sub/0 cannot be in val, it is in train already",
+        ),
+        ("splits.csv", "sub/0", "splits.csv, line 1: sub/0 is not `name,split`"),
+        ("splits.csv", "sub/0,train,", "splits.csv, line 1: sub/0,train, is not `name,split`"),
         ("splits.csv", "sub/9,train", "1 of 1 files cannot be used: .*names sub/9, which is not"),
         ("splits.csv", "sub/0,train", "data=csv_folder: the val split is empty"),
-        ("splits.json", "[1]", "splits.json: .* is not a name"),
+        ("splits.json", "[1]", r"splits.json cannot be read \(it should be {name: split}\)"),
+        (
+            "splits.json",
+            '{"sub/0": 1}',
+            "splits.json: sub/0,1 is not `name,split` with one of train",
+        ),
         ("splits.json", "{", "splits.json cannot be read"),
     ],
 )

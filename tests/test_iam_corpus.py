@@ -6,7 +6,10 @@ import pytest
 from iam_tree import BOMB, FORMS, keys_of, line_path, write_corpus, write_line, write_text, xml
 
 from datamodules import iam_corpus
-from datamodules.iam import SPLITS, parse_line, read_corpus, split_forms
+from datamodules.handwriting import IAM
+from datamodules.iam import CONVENTIONS, split_forms
+from datamodules.iam_corpus import read_corpus
+from datamodules.iam_xml import parse_line
 
 
 @pytest.fixture
@@ -15,7 +18,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_parts_hold_offsets_and_texts_in_the_order_of_their_lists(root: Path) -> None:
-    forms = split_forms(root, **SPLITS["paper"])
+    forms = split_forms(root, **CONVENTIONS["paper"])
     parts = read_corpus(root, forms, root / "cache")
     assert list(parts) == ["train", "val", "test"]
     assert parts["val"].keys == ["a02-000x-01", "a02-000x-02", "a02-000x-03"]
@@ -34,13 +37,13 @@ def test_parts_hold_offsets_and_texts_in_the_order_of_their_lists(root: Path) ->
 def test_any_split_is_a_selection_from_one_cache(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paper = read_corpus(root, split_forms(root, **SPLITS["paper"]), root / "cache")
+    paper = read_corpus(root, split_forms(root, **CONVENTIONS["paper"]), root / "cache")
 
     def never(*_: object) -> None:
         raise AssertionError("parsed again")
 
     monkeypatch.setattr(iam_corpus, "parse_lines", never)
-    task1 = read_corpus(root, split_forms(root, **SPLITS["task1"]), root / "cache")
+    task1 = read_corpus(root, split_forms(root, **CONVENTIONS["task1"]), root / "cache")
     assert set(task1["test"].keys) < set(paper["train"].keys)
 
     monkeypatch.undo()
@@ -55,20 +58,22 @@ def test_missing_forms_are_counted_and_three_shown(
 ) -> None:
     absent = [f"z02-{i:03d}" for i in range(5)]
     forms = {"train": [*FORMS["trainset"], *absent], "val": ["a02-000x"]}
-    message = "5 of the 10 forms .*: z02-000, z02-001, z02-002 and 2 more"
+    message = (
+        "5 of 10 files cannot be used: form z02-000 is not in .*z02-001.*z02-002.* and 2 more"
+    )
 
-    with pytest.raises(FileNotFoundError, match=message + r".*data\.missing=skip") as info:
+    with pytest.raises(ValueError, match=message + r".*data\.missing=skip") as info:
         read_corpus(root, forms, root / "cache")
     assert "z02-003" not in str(info.value)
 
     parts = read_corpus(root, forms, root / "cache", missing="skip")
     assert len(parts["train"]) == 12
-    assert "skipped: 5 of the 10 forms" in caplog.text
+    assert "skipped: 5 of 10 files" in caplog.text
 
     with pytest.raises(FileNotFoundError, match="none of the 5 forms of 'val'"):
         read_corpus(root, {**forms, "val": absent}, root / "cache", missing="skip")
     with pytest.raises(ValueError, match=r"data\.missing=no"):
-        read_corpus(root, forms, root / "cache", missing="no")  # type: ignore[arg-type]
+        IAM(root, missing="no")
 
 
 def test_broken_files_are_listed_and_the_rest_is_kept(
@@ -79,14 +84,14 @@ def test_broken_files_are_listed_and_the_rest_is_kept(
     bomb.write_text(BOMB)
     forms = {"train": FORMS["trainset"], "val": ["a02-000x"]}
 
-    with pytest.raises(ValueError, match="2 broken files .the other 13 lines") as info:
+    with pytest.raises(ValueError, match="2 of 15 files cannot be used") as info:
         read_corpus(root, forms, root / "cache")
     assert str(truncated) in str(info.value)
     assert str(bomb) in str(info.value)
     assert "DTDForbidden" in str(info.value)
 
     parts = read_corpus(root, forms, root / "cache", missing="skip")
-    assert "skipped: 2 broken files" in caplog.text
+    assert "skipped: 2 of 15 files" in caplog.text
     assert len(parts["train"]) == 10
     assert parts["train"].keys[:2] == ["a01-000u-01", "a01-000u-03"]
     assert parts["train"].labels["text"][1] == "a01-000u three"
@@ -118,7 +123,7 @@ def test_forms_without_a_usable_text(root: Path) -> None:
     parts = read_corpus(root, {"a": ["e01-001"], "b": ["d01-016z"]}, root / "cache")
     assert parts["a"].labels["text"].tolist() == ["", ""]
     assert parts["b"].labels["text"].tolist() == ["only one", "", ""]
-    with pytest.raises(FileNotFoundError, match="z01-000z"):
+    with pytest.raises(ValueError, match="1 of 1 files cannot be used: form z01-000z is not in"):
         read_corpus(root, {"a": ["z01-000z"]}, root / "cache")
 
 
@@ -131,7 +136,7 @@ def test_a_missing_corpus_is_explained(tmp_path: Path, state: str) -> None:
         (root / "lineStrokes").mkdir()
     for read in (
         lambda: read_corpus(root, {"train": ["a01-000u"]}, tmp_path / "cache"),
-        lambda: split_forms(root, **SPLITS["paper"]),
+        lambda: split_forms(root, **CONVENTIONS["paper"]),
     ):
         with pytest.raises(FileNotFoundError) as info:
             read()

@@ -112,8 +112,8 @@ def test_texts_are_those_of_the_csr_block(tmp_path: Path, end: str) -> None:
 def test_processes_parse_in_order(tmp_path: Path, method: str) -> None:
     paths = [write_line(tmp_path, f"a01-{i:03d}-01", seed=i, points=2 + i % 5) for i in range(260)]
     paths[7].write_text("broken")
-    several = parse_lines(paths, workers=2, context=multiprocessing.get_context(method))
-    alone = parse_lines(paths, workers=0)
+    several = parse_lines(paths, processes=2, context=multiprocessing.get_context(method))
+    alone = parse_lines(paths, processes=1)
     assert [len(points) for points in several[:5]] == [2, 3, 4, 5, 6]
     assert isinstance(several[7], str)
     assert all(np.array_equal(a, b) for a, b in zip(several, alone, strict=True))
