@@ -32,45 +32,19 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         The figures of metrics.json, keys `split/name`.
     """
     from hydra.utils import instantiate
-    from lightning.pytorch import seed_everything
     from lightning.pytorch.utilities import rank_zero_only
-    from omegaconf import OmegaConf
 
-    from callbacks.checks import check_bits, check_kind, check_resumed, check_trainer
-    from callbacks.errors import check_types
+    from callbacks.checks import check_resumed
     from callbacks.progress import Progress
     from callbacks.record import record
     from callbacks.samples import write_real
     from callbacks.tracking import close_loggers, describe_metrics, quieten_lightning
     from reports.naming import model_name
     from vrnn.memory import keep_freed_memory
-    from vrnn.module import VRNNModule
 
     quieten_lightning()
     keep_freed_memory()
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    # The module takes particles and seed as they stand at the top.
-    check_types({**plain, "_target_": "vrnn.module.VRNNModule"})
-    check_trainer(plain["trainer"])
-    if not 0 <= cfg.seed < 2**32:
-        raise ValueError(f"seed must be between 0 and {2**32 - 1}, not {cfg.seed}")
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    data: SequenceData = instantiate(plain["data"])
-    data.prepare_data()
-    data.setup()
-    if cfg.x.dim is None:
-        cfg.x.dim = data.x_dim
-        plain = OmegaConf.to_container(cfg, resolve=True)
-    check_bits(plain["model"], data)
-    module = VRNNModule(
-        model=plain["model"],
-        objective=plain["objective"],
-        optim=plain["optim"],
-        data={**data.description(), "module": plain["data"]},
-        particles=cfg.particles,
-        seed=cfg.seed,
-    )
-    check_kind(module.model, data, cfg.x.likelihood)
+    plain, data, module = build(cfg)
     start = resume_from(cfg)
     if start is not None:
         check_resumed(start, plain)
@@ -106,6 +80,41 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         return figures
     finally:
         close_loggers(loggers)
+
+
+def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModule"]:
+    """The options, in plain containers, with the data and the module that they describe."""
+    from hydra.utils import instantiate
+    from lightning.pytorch import seed_everything
+    from omegaconf import OmegaConf
+
+    from callbacks.checks import check_bits, check_kind, check_trainer, check_types
+    from vrnn.module import VRNNModule
+
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    # The module takes particles and seed as they stand at the top.
+    check_types({**plain, "_target_": "vrnn.module.VRNNModule"})
+    check_trainer(plain["trainer"])
+    if not 0 <= cfg.seed < 2**32:
+        raise ValueError(f"seed must be between 0 and {2**32 - 1}, not {cfg.seed}")
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    data: SequenceData = instantiate(plain["data"])
+    data.prepare_data()
+    data.setup()
+    if cfg.x.dim is None:
+        cfg.x.dim = data.x_dim
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    check_bits(plain["model"], data)
+    module = VRNNModule(
+        model=plain["model"],
+        objective=plain["objective"],
+        optim=plain["optim"],
+        data={**data.description(), "module": plain["data"]},
+        particles=cfg.particles,
+        seed=cfg.seed,
+    )
+    check_kind(module.model, data, cfg.x.likelihood)
+    return plain, data, module
 
 
 def untrained_scores(

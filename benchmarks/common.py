@@ -11,9 +11,15 @@ import torch
 
 from vrnn.memory import keep_freed_memory
 
-__all__ = ["DEVICE", "benchmark"]
+__all__ = ["DEVICE", "benchmark", "widths"]
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def widths(features: int) -> dict[str, Any]:
+    """All networks of a VRNN as wide."""
+    names = ("phi_x_dim", "phi_z_dim", "encoder_dim", "prior_dim", "decoder_dim")
+    return dict.fromkeys(names, features)
 
 
 def benchmark(

@@ -141,14 +141,13 @@ def read(root: Path) -> dict[str, float]:
 def train(root: Path) -> dict[str, float]:
     import torch
 
+    from benchmarks.common import widths
     from vrnn import VRNN
     from vrnn.bounds import elbo
     from vrnn.likelihoods import GaussianMixture
 
     torch.manual_seed(0)
-    names = ("phi_x_dim", "phi_z_dim", "encoder_dim", "prior_dim", "decoder_dim")
-    widths: dict[str, Any] = dict.fromkeys(names, 128)
-    model = VRNN(FRAME, 32, 256, GaussianMixture(FRAME), **widths)
+    model = VRNN(FRAME, 32, 256, GaussianMixture(FRAME), **widths(128))
     optimizer = torch.optim.Adam(model.parameters())
 
     def step(batch: Any) -> None:

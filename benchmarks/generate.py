@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.common import benchmark
+from benchmarks.common import benchmark, widths
 from benchmarks.step import jax
 from vrnn import VRNN
 from vrnn.likelihoods import GaussianMixture, Likelihood, PenMixture
@@ -49,9 +49,9 @@ QUICK = [Size(3, 8, 16, 4, 2, 3), Size(200, 8, 16, 4, 1, 1)]
 
 def build(size: Size, engine: str) -> VRNN:
     torch.manual_seed(0)
-    names = ("phi_x_dim", "phi_z_dim", "encoder_dim", "prior_dim", "decoder_dim")
-    widths: dict[str, Any] = dict.fromkeys(names, size.features)
-    return VRNN(size.x, size.z, size.hidden, size.likelihood, engine=engine, **widths)
+    return VRNN(
+        size.x, size.z, size.hidden, size.likelihood, engine=engine, **widths(size.features)
+    )
 
 
 def products(model: VRNN, batch: int) -> Callable[[], object]:

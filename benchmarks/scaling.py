@@ -24,7 +24,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from benchmarks.common import benchmark
+from benchmarks.common import benchmark, widths
 from benchmarks.data import peak_memory
 from vrnn import VRNN
 from vrnn.likelihoods import GaussianMixture
@@ -67,8 +67,6 @@ class Step(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         torch.manual_seed(0)
-        names = ("phi_x_dim", "phi_z_dim", "encoder_dim", "prior_dim", "decoder_dim")
-        widths: dict[str, Any] = dict.fromkeys(names, size.hidden // 2)
         self.objective = IWAE(size.particles) if size.particles > 1 else ELBO()
         self.model = VRNN(
             x_dim=3,
@@ -76,7 +74,7 @@ class Step(nn.Module):
             hidden=size.hidden,
             likelihood=GaussianMixture(3, 20),
             checkpoint_steps=size.checkpoint_steps,
-            **widths,
+            **widths(size.hidden // 2),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from benchmarks.common import DEVICE, benchmark
+from benchmarks.common import DEVICE, benchmark, widths
 from vrnn import VRNN, native
 from vrnn.bounds import elbo
 from vrnn.likelihoods import GaussianMixture
@@ -63,8 +63,6 @@ QUICK = [Size(3, 16, 32, 4, 20, 8)]
 
 def build(size: Size, engine: str) -> VRNN:
     torch.manual_seed(0)
-    names = ("phi_x_dim", "phi_z_dim", "encoder_dim", "prior_dim", "decoder_dim")
-    widths: dict[str, Any] = dict.fromkeys(names, size.features)
     return VRNN(
         x_dim=size.x,
         z_dim=size.z,
@@ -72,7 +70,7 @@ def build(size: Size, engine: str) -> VRNN:
         likelihood=GaussianMixture(size.x, size.components),
         mlp_layers=size.layers,
         engine=engine,
-        **widths,
+        **widths(size.features),
     ).to(DEVICE)
 
 

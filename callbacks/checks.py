@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from callbacks.record import first_change, flat
 from datamodules.base import SequenceData
@@ -21,6 +23,7 @@ __all__ = [
     "check_kind",
     "check_resumed",
     "check_trainer",
+    "check_types",
 ]
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true", "32", "bf16", "16", "64")
@@ -53,6 +56,39 @@ def check_given(cfg: DictConfig) -> None:
     if missing := sorted(key for key, value in written.items() if value == "???"):
         words = " ".join(f"{key}=<value>" for key in missing)
         raise ValueError(f"{', '.join(missing)} must be given: {words}")
+
+
+def check_types(node: object, path: str = "") -> None:
+    """Refuses text where a constructor wants a number, and fractions where it wants a whole one.
+
+    Args:
+        node: a resolved configuration in plain containers, with their `_target_`.
+        path: of the node, which the message names.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if not isinstance(node, dict):
+        return
+    wanted = annotations(node["_target_"]) if "_target_" in node else {}
+    for key, value in node.items():
+        kinds = set(get_args(wanted.get(key)) or [wanted.get(key)])
+        if isinstance(value, str) and kinds <= {int, float, bool, Tensor, type(None)}:
+            raise ValueError(f"{path}{key}={value} must be a number")
+        if isinstance(value, float) and int in kinds and kinds <= {int, type(None)}:
+            raise ValueError(f"{path}{key}={value} must be a whole number")
+        check_types(value, f"{path}{key}.")
+
+
+def annotations(target: str) -> dict[str, Any]:
+    """The types of a constructor's or function's arguments, those of the base classes included."""
+    try:
+        found = get_object(target)
+        owners = reversed(found.__mro__) if isinstance(found, type) else [found]
+        calls = [vars(owner).get("__init__", owner) for owner in owners]
+        return {name: kind for call in calls for name, kind in get_type_hints(call).items()}
+    except (ImportError, AttributeError, NameError, TypeError, ValueError):
+        return {}
 
 
 def check_trainer(trainer: dict[str, Any]) -> None:

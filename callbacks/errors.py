@@ -6,12 +6,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
 
-from hydra.utils import get_object
-from torch import Tensor
-
-__all__ = ["check_types", "readable_errors"]
+__all__ = ["readable_errors"]
 
 # What bad input raises: wrong values, missing files, full disks, numbers that go wrong, figures
 # that a model has not.
@@ -58,39 +54,6 @@ def mendable_cause(error: BaseException | None) -> BaseException | None:
     if error is None or isinstance(error, MENDABLE):
         return error
     return mendable_cause(error.__cause__)
-
-
-def check_types(node: object, path: str = "") -> None:
-    """Refuses text where a constructor wants a number, and fractions where it wants a whole one.
-
-    Args:
-        node: a resolved configuration in plain containers, with their `_target_`.
-        path: of the node, which the message names.
-
-    Raises:
-        ValueError: naming the option.
-    """
-    if not isinstance(node, dict):
-        return
-    wanted = annotations(node["_target_"]) if "_target_" in node else {}
-    for key, value in node.items():
-        kinds = set(get_args(wanted.get(key)) or [wanted.get(key)])
-        if isinstance(value, str) and kinds <= {int, float, bool, Tensor, type(None)}:
-            raise ValueError(f"{path}{key}={value} must be a number")
-        if isinstance(value, float) and int in kinds and kinds <= {int, type(None)}:
-            raise ValueError(f"{path}{key}={value} must be a whole number")
-        check_types(value, f"{path}{key}.")
-
-
-def annotations(target: str) -> dict[str, Any]:
-    """The types of a constructor's or function's arguments, those of the base classes included."""
-    try:
-        found = get_object(target)
-        owners = reversed(found.__mro__) if isinstance(found, type) else [found]
-        calls = [vars(owner).get("__init__", owner) for owner in owners]
-        return {name: kind for call in calls for name, kind in get_type_hints(call).items()}
-    except (ImportError, AttributeError, NameError, TypeError, ValueError):
-        return {}
 
 
 def save_traceback(folder: Path | None, told: str) -> str:

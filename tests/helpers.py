@@ -10,8 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
-from lightning import LightningModule, Trainer, seed_everything
+from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -73,16 +72,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def build(cfg: DictConfig) -> tuple[SequenceData, VRNNModule]:
     """The data and the module of a run, before its first update."""
-    nodes = plain(cfg)
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    data = instantiate(nodes["data"])
-    data.setup()
-    if cfg.x.dim is None:
-        cfg.x.dim = data.x_dim
-        nodes = plain(cfg)
-    parts = {name: nodes[name] for name in ("model", "objective", "optim")}
-    about = {**data.description(), "module": nodes["data"]}
-    return data, VRNNModule(**parts, data=about, particles=cfg.particles, seed=cfg.seed)
+    _, data, module = train.build(cfg)
+    return data, module
 
 
 def trainer(folder: Path, *callbacks: Callback, **options: Any) -> Trainer:

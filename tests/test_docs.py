@@ -1,6 +1,8 @@
 """The documentation is held to the code: commands, options, examples, notebook, build."""
 
+import ast
 import doctest
+import importlib
 import itertools
 import os
 import re
@@ -124,6 +126,26 @@ def test_options_exist() -> None:
                 key = word.partition("=")[0]
                 spoken = page == "extending" or key in ("allow", "temperature_z", "temperature_x")
                 assert spoken or key in known, f"docs/{page}.md: {word}"
+
+
+def test_what_other_modules_import_is_public() -> None:
+    """`__all__` says which names may not change in silence; scripts have none."""
+    found = set()
+    root = CONF.parent
+    for file in [*root.glob("*.py"), *root.glob("[cdprv]*/*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= {(node.module, alias.name) for alias in node.names}
+    packages = ("vrnn", "datamodules", "callbacks", "reports", "playground")
+    ours = {(m, name) for m, name in found if m.split(".")[0] in packages}
+    assert len(ours) > 200
+    modules = {name: importlib.import_module(name) for name, _ in ours}
+    hidden = [
+        f"{module}.{name}"
+        for module, name in sorted(ours)
+        if not hasattr(modules[module], "__path__") and name not in modules[module].__all__
+    ]
+    assert hidden == []
 
 
 def test_files_exist() -> None:

@@ -7,8 +7,7 @@ import torch
 from helpers import Command, configure, plain
 
 import train
-from callbacks.checks import check_folder
-from callbacks.errors import check_types
+from callbacks.checks import check_folder, check_types
 from datamodules.loading import load_data
 
 SMALL = ["logger=csv", "trainer.accelerator=cpu", "debug=fast", "data.lines=2"]

@@ -302,7 +302,7 @@ def test_in_open_loop_the_recurrence_sees_means_in_place_of_data(latent_model, b
     # Another x_t does not change what the decoder makes of the same later latents.
     changed = x.clone()
     changed[0] += 1
-    if latent_model.posterior == "filtering":
+    if latent_model.filters:
         with torch.no_grad():
             latent_model.cell.encoder.hidden[0].weight[:, :5] = 0  # Inference blind to x, too.
         free, other = (latent_model.open_loop(values, mask, noise) for values in (x, changed))

@@ -231,11 +231,9 @@ def test_half_precision_follows(model):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["srnn", "storn", "dmm_bernoulli"])
+@pytest.mark.parametrize("name", ["srnn", "storn", "dmm"])
 def test_a_model_comes_back_from_the_file_of_its_module(name, tmp_path):
-    likelihood = "Bernoulli" if name == "dmm_bernoulli" else "PenMixture"
-    cfg = configure(tmp_path, f"model={name}", f"x.likelihood=vrnn.likelihoods.{likelihood}")
-    _, module = build(cfg)
+    _, module = build(configure(tmp_path, f"model={name}"))
     file = tmp_path / "model.ckpt"
     content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     torch.save(content, file)

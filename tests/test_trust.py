@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from iam_tree import xml
 
 import train
-from callbacks.errors import check_types
+from callbacks.checks import check_types
 from datamodules.iam_xml import parse_line
 from datamodules.loading import load_data
 from datamodules.ragged import Ragged

@@ -23,6 +23,7 @@ __all__ = [
     "importance_weighted",
     "log_ratio",
     "log_weights",
+    "masked",
     "paper_estimate",
     "resampling_score",
     "split_particles",

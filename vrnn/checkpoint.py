@@ -21,6 +21,7 @@ __all__ = [
     "load",
     "load_module",
     "previous",
+    "read",
 ]
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from vrnn.latent_model import LatentModel
 from vrnn.particle_filter import effective_sample_size, particle_filter
 from vrnn.sequence_model import SequenceModel
 
-__all__ = ["LatentUse", "latent_use"]
+__all__ = ["LatentUse", "latent_use", "sigma_range"]
 
 ACTIVE_VARIANCE = 0.01
 

@@ -13,7 +13,15 @@ from torch.distributions import (
     constraints,
 )
 
-__all__ = ["GaussianMixtureDistribution", "PenDistribution", "gaussian", "per_dimension"]
+__all__ = [
+    "GaussianMixtureDistribution",
+    "PenDistribution",
+    "gaussian",
+    "per_dimension",
+    "pick",
+    "sample_component",
+    "sample_pen",
+]
 
 LOG_2PI = math.log(2 * math.pi)
 

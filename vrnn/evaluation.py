@@ -1,6 +1,5 @@
 """Scores of sequences under a model, the same whatever their batch, padding or process."""
 
-import os
 from collections.abc import Collection, Iterator
 
 import numpy as np
@@ -16,6 +15,7 @@ from vrnn.bounds import (
     split_particles,
 )
 from vrnn.latent_model import LatentModel
+from vrnn.memory import check_memory
 from vrnn.particle_filter import particle_filter
 from vrnn.segments import by_segments
 from vrnn.sequence_model import SequenceModel, Trace
@@ -186,28 +186,6 @@ def trajectories(
         figures["paper"] = paper_estimate(weights)
     wanted = {name for bound in bounds for name in BOUNDS[bound]}
     return {name: value for name, value in figures.items() if name in wanted}
-
-
-def check_memory(steps: int, particles: int, z_dim: int) -> None:
-    """Refuses more particles of one sequence than memory holds: of each step their noise, twice
-    while it is drawn, and what the filter remembers."""
-    needed = 4 * steps * particles * (2 * z_dim + 8)
-    if needed > (free := free_memory()):
-        raise ValueError(
-            f"{particles:,} particles over {steps:,} steps need {needed / 2**30:,.1f} GiB, but "
-            f"{free / 2**30:,.1f} are free: {int(particles * free / needed):,} would fit (--k)"
-        )
-
-
-def free_memory() -> int:
-    """Bytes of main memory that are free, or hold no more than copies of files."""
-    try:
-        with open("/proc/meminfo") as file:
-            kinds = dict(line.split(":") for line in file)
-        return int(kinds["MemAvailable"].split()[0]) * 1024
-    except (OSError, LookupError, ValueError):
-        pass
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_weights(log_w: Tensor, ids: Tensor) -> None:

@@ -20,7 +20,7 @@ from vrnn.distributions import (
 )
 from vrnn.networks import SIGMA_BIAS, at_least_float32, positive
 
-__all__ = ["Bernoulli", "GaussianMixture", "Likelihood", "PenMixture"]
+__all__ = ["Bernoulli", "GaussianMixture", "Likelihood", "PenMixture", "check_components"]
 
 RHO_MAX = 1 - 1e-4
 """Keeps the bivariate density bounded and 1 - rho^2 exact enough in float32."""

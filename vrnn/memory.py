@@ -2,13 +2,14 @@
 
 import ctypes
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-__all__ = ["keep_freed_memory", "memory_told"]
+__all__ = ["check_memory", "keep_freed_memory", "memory_told"]
 
 # Of mallopt in glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -66,3 +67,25 @@ def memory_told(
             f"{f', {particles:,} particles of each' if particles > 1 else ''}: try "
             f"{', or '.join(remedies)}"
         ) from error
+
+
+def check_memory(steps: int, particles: int, z_dim: int) -> None:
+    """Refuses more particles of one sequence than memory holds: of each step their noise, twice
+    while it is drawn, and what the filter remembers."""
+    needed = 4 * steps * particles * (2 * z_dim + 8)
+    if needed > (free := free_memory()):
+        raise ValueError(
+            f"{particles:,} particles over {steps:,} steps need {needed / 2**30:,.1f} GiB, but "
+            f"{free / 2**30:,.1f} are free: {int(particles * free / needed):,} would fit (--k)"
+        )
+
+
+def free_memory() -> int:
+    """Bytes of main memory that are free, or hold no more than copies of files."""
+    try:
+        with open("/proc/meminfo") as file:
+            kinds = dict(line.split(":") for line in file)
+        return int(kinds["MemAvailable"].split()[0]) * 1024
+    except (OSError, LookupError, ValueError):
+        pass
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -117,7 +117,7 @@ class VRNN(LatentModel):
         )
 
         self.z_dim, self.hidden = z_dim, hidden
-        self.posterior, self.engine = posterior, engine
+        self.engine = engine
         self.filters = posterior == "filtering"
         recurrence = RECURRENCES[rnn]
         # b_t, what the smoothing posterior sees of the present and the future.

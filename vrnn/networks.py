@@ -10,6 +10,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "MLP",
+    "SIGMA_BIAS",
     "Gaussian",
     "GaussianNet",
     "Linear",

@@ -9,7 +9,15 @@ from vrnn.distributions import gaussian
 from vrnn.latent_model import LatentModel
 from vrnn.networks import State, at_least_float32, top
 
-__all__ = ["RESAMPLING", "Particles", "check_filter", "effective_sample_size", "particle_filter"]
+__all__ = [
+    "RESAMPLING",
+    "Particles",
+    "check_filter",
+    "draw_ancestors",
+    "effective_sample_size",
+    "particle_filter",
+    "take",
+]
 
 RESAMPLING = ("multinomial", "systematic", "never")
 

@@ -122,7 +122,7 @@ class SRNN(LatentModel):
             dropout=dropout,
         )
 
-        self.z_dim, self.hidden, self.posterior = z_dim, hidden, posterior
+        self.z_dim, self.hidden = z_dim, hidden
         self.filters = posterior == "filtering"
         self.summary: GRU | MLP = (
             GRU((phi_x_dim, hidden), hidden)

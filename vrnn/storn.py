@@ -126,7 +126,7 @@ class STORN(LatentModel):
             dropout=dropout,
         )
 
-        self.z_dim, self.hidden, self.posterior = z_dim, hidden, posterior
+        self.z_dim, self.hidden = z_dim, hidden
         self.recognition = GRU(phi_x_dim, hidden)
         self.backward_rnn = GRU(phi_x_dim, hidden) if posterior == "smoothing" else None
         u_dim = hidden if posterior == "filtering" else 2 * hidden

@@ -14,7 +14,14 @@ from vrnn.cell_tape import unroll_fused
 from vrnn.graphs import NotRecordedError, unroll_graph
 from vrnn.networks import State, copies, particles, top, unknown
 
-__all__ = ["ENGINES", "unroll_fast", "unroll_native", "unroll_plain", "unroll_split"]
+__all__ = [
+    "ENGINES",
+    "unroll_fast",
+    "unroll_native",
+    "unroll_plain",
+    "unroll_recorded",
+    "unroll_split",
+]
 
 log = logging.getLogger(__name__)
 
