@@ -294,8 +294,8 @@ def main(cfg: "DictConfig") -> float:
             check_folder(str(OmegaConf.to_container(hydra_cfg.run, resolve=False)))
         try:
             figures = (finished_before(cfg) if sweep else None) or run(cfg)
-        except SystemExit as end:
-            if end.code == 1:  # Lightning's answer to Ctrl-C.
+        except (KeyboardInterrupt, SystemExit) as end:
+            if getattr(end, "code", 1) == 1:  # Ctrl-C, or Lightning's answer to it.
                 tell_how_to_go_on(Path(hydra_cfg.sweep.dir if sweep else cfg.output_dir), sweep)
             raise
     return figures.get(f"val/{cfg.bound}", float("nan"))

@@ -24,7 +24,7 @@ MENDABLE = (
 @contextmanager
 def readable_errors(folder: Path | None = None, end: bool = True) -> Iterator[None]:
     """Turns an error into one sentence on stderr and exit code 1; the traceback goes to
-    <folder>/error.txt.
+    <folder>/error.txt. Ctrl-C is a word and exit code 130.
 
     HYDRA_FULL_ERROR=1 shows the traceback instead.
 
@@ -36,17 +36,23 @@ def readable_errors(folder: Path | None = None, end: bool = True) -> Iterator[No
         if folder is not None:
             (folder / "error.txt").unlink(missing_ok=True)
         yield
+    except KeyboardInterrupt:
+        print(f"\n{program_name()}: interrupted", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         cause = mendable_cause(error)
         if end and (cause is None or os.environ.get("HYDRA_FULL_ERROR") == "1"):
             raise
         told = str(cause) if cause is not None else f"{type(error).__name__}: {error}"
         where = save_traceback(folder, told)
-        program = Path(sys.argv[0])
-        name = program.parent.name if program.name == "__main__.py" else program.name
-        print(f"{name}: {told}{where}", file=sys.stderr)
+        print(f"{program_name()}: {told}{where}", file=sys.stderr)
         if end:
             sys.exit(1)
+
+
+def program_name() -> str:
+    program = Path(sys.argv[0])
+    return program.parent.name if program.name == "__main__.py" else program.name
 
 
 def mendable_cause(error: BaseException | None) -> BaseException | None:

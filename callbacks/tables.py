@@ -47,9 +47,14 @@ def scores_tables(
                 table.add_row(*row)
             table.add_section()
         tables.append(table)
-    note = "log p(x) is exact" if exact else "* the original script's estimate, not a bound"
-    runs = ", (that over runs)" if any(key.endswith("_run_se") for key in figures) else ""
-    return Group(*tables, f"[dim]{note}; ± one standard error over sequences{runs}[/dim]")
+    notes = ["± one standard error over sequences"]
+    if any(key.endswith("_run_se") for key in figures):
+        notes[0] += ", (that over runs)"
+    if exact:
+        notes.insert(0, "log p(x) is exact")
+    elif any(f"{split}/paper" in figures for split in splits):
+        notes.insert(0, "* the original script's estimate, not a bound")
+    return Group(*tables, f"[dim]{'; '.join(notes)}[/dim]")
 
 
 def score_rows(

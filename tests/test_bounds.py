@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from vrnn import RNN, VRNN, bounds
 from vrnn.likelihoods import GaussianMixture, PenMixture
 from vrnn.networks import top
+from vrnn.objectives import ELBO
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -58,6 +60,25 @@ def test_elbo_and_weights_are_the_sums_written_out(make_model, ragged):
         weight[b] += log_likelihood + ratio
     assert bounds.elbo(trace, x, mask).tolist() == pytest.approx(elbo, abs=1e-12)
     assert bounds.importance_weighted(log_w[:, None]).tolist() == pytest.approx(weight, abs=1e-12)
+
+
+@pytest.mark.parametrize("per", ["step", "dimension"])
+def test_free_bits_are_the_sum_written_out(make_model, ragged, per):
+    x, mask = ragged
+    model = make_model(VRNN)
+    noise = ELBO().noise(model, x, torch.Generator().manual_seed(0))
+    trace = model.trace(x, mask, noise=noise)
+    q, p = trace.posterior.base_dist, trace.prior.base_dist
+    terms = []
+    for t, b in mask.nonzero().tolist():
+        pairs = zip(q.mean[t, b], q.stddev[t, b], p.mean[t, b], p.stddev[t, b], strict=True)
+        each = [kl_normal(*(value.item() for value in pair)) for pair in pairs]
+        terms += each if per == "dimension" else [sum(each)]
+    free = statistics.median(terms)
+    loss = sum(max(term, free) for term in terms) - trace.likelihood.log_prob(x)[mask].sum()
+    objective = ELBO(free_bits=free, free_bits_per=per)
+    result = objective(model, x, mask, torch.Generator().manual_seed(0), 0)
+    torch.testing.assert_close(result.loss, loss)
 
 
 def test_the_kl_is_torchs_and_that_of_monte_carlo(make_model):

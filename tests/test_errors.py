@@ -238,3 +238,9 @@ def test_a_checkpoint_names_only_data_modules_of_this_package() -> None:
     for target in ("os.system", "datamodules.base.np.load", "datamodules.base.Ragged", None, 3):
         with pytest.raises(ValueError, match="no data module of this package"):
             load_data({"module": {"_target_": target}, "columns": [], "shift": [], "scale": []})
+
+
+def test_ctrl_c_is_a_word_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, readable_errors():
+        raise KeyboardInterrupt
+    assert end.value.code == 130 and capsys.readouterr().err.endswith(": interrupted\n")

@@ -174,6 +174,23 @@ def test_its_mean_weight_is_the_kalman_likelihood(kalman, resampling):
 
 
 @torch.no_grad()
+def test_its_mean_weight_is_that_of_single_trajectories(model):
+    """Of every kind of model: what is resampled at each step estimates the same p(x)."""
+    n, steps = 6000, 3
+    for p in model.parameters():  # or the weights would be too far apart to have a mean
+        p.mul_(0.4)
+    x = torch.cat([torch.ones(steps, 1, 1), torch.randn(steps, 1, 2)], -1).expand(-1, n, -1)
+    weights = [
+        bounds.filtering_bound(run(model, x, all_of(x), seed=seed, **options))
+        for seed, options in enumerate(({"threshold": 1.0}, {"resampling": "never"}))
+    ]
+    top = max(w.max() for w in weights)
+    ours, other = ((w - top).exp() for w in weights)
+    error = ((ours.var() + other.var()) / n).sqrt()
+    assert abs(ours.mean() - other.mean()) < 4 * error < 0.2 * other.mean()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("window", [1, 4, 12])
 @pytest.mark.parametrize("objective", [IWAE(64), FIVO(64)], ids=lambda o: o.name)
 def test_windows_that_carry_the_state_add_up_to_a_bound(objective, window):
