@@ -162,15 +162,15 @@ def mark(row: Mapping[str, Any]) -> str:
 
 
 def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Table]:
-    """One table for each data set that several runs share, or that a single one has: the scores of
-    its test split, the best bound first."""
+    """One table for each test split that several runs share, or that a single one has: the scores
+    of it, the best bound first."""
     made = []
-    for data in dict.fromkeys(str(run.data.get("name", "unknown data")) for run in runs):
-        group = [
-            (run, name)
-            for run, name in zip(runs, names, strict=True)
-            if str(run.data.get("name", "unknown data")) == data
-        ]
+    groups: dict[tuple[str, str], list[tuple[Run, str]]] = {}
+    for run, name in zip(runs, names, strict=True):
+        groups.setdefault(test_split(run), []).append((run, name))
+    for (data, _), group in groups.items():
+        counts = [count(run, "test/sequences") for run, _ in group]
+        size = next((f" of {n}" for n in counts if n), "")
         unit, suffix, digits = unit_of(next((r for r, _ in group if r.figures), group[0][0]))
         group.sort(key=lambda pair: -best_score(pair[0], suffix))
         columns = [n for n in ("elbo", "iwae", "fivo", "paper", "kl") if any_has(group, n)]
@@ -183,8 +183,7 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Table]:
         for run, name in group:
             units = {n: ("_per_step", 4) if n == "kl" else (suffix, digits) for n in columns}
             cells = [cell(run, n, *unit, not k) for n, unit in units.items()]
-            size = run.figures.get("parameters")
-            rest = [f"{size:,.0f}" if size else "", count(run, "updates"), count(run, "minutes")]
+            rest = [count(run, "parameters"), count(run, "updates"), count(run, "minutes")]
             rest.append("" if ended else run.status)
             rows.append([f"{name} ({run.model})" if run.model else name, *cells, *rest])
         head = [heads.get(n, "KL per step") for n in columns]
@@ -192,13 +191,20 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Table]:
         told = [i for i, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
         made.append(
             Table(
-                f"{data}, test split, {unit}",
+                f"{data}, test split{size}, {unit}",
                 [["run", *head, *tail][i] for i in told],
                 [[row[i] for i in told] for row in rows],
                 ["status"],
             )
         )
     return made
+
+
+def test_split(run: Run) -> tuple[str, str]:
+    """What the run was scored on: the data's name, and the sequences' fingerprint if known."""
+    prints = run.record.get("data")
+    known = prints.get("test", "") if isinstance(prints, dict) else ""
+    return str(run.data.get("name", "unknown data")), str(known)
 
 
 def cell(run: Run, name: str, suffix: str, digits: int, with_k: bool) -> str:

@@ -8,6 +8,7 @@ from helpers import Command, configure, plain
 
 import train
 from callbacks.checks import check_folder, check_types
+from callbacks.errors import readable_errors
 from datamodules.loading import load_data
 
 SMALL = ["logger=csv", "trainer.accelerator=cpu", "debug=fast", "data.lines=2"]

@@ -282,6 +282,16 @@ def test_several_runs_are_compared(runs, tmp_path):
         write_comparison([worse, worse], tmp_path / "c.html")
 
 
+def test_runs_scored_on_other_sequences_have_a_table_of_their_own(runs, tmp_path):
+    other = shutil.copytree(runs["pen"], tmp_path / "other")
+    record = json.loads((other / "run.json").read_text())
+    record["data"]["test"] = "0123456789abcdef"
+    (other / "run.json").write_text(json.dumps(record))
+    page = check(write_comparison([runs["pen"], other], tmp_path / "c.html"))
+    captions = [text for _, text in page.all("caption")]
+    assert sum("test split of" in text for text in captions) == 2
+
+
 def test_long_sounds_leave_the_page_small():
     rng = np.random.default_rng(0)
     long = [3000 * rng.standard_normal((2000, 200)) for _ in range(2)]
