@@ -145,7 +145,7 @@ def conclude(
 
     from callbacks.samples import generate_raw, write_samples
     from callbacks.tables import scores_tables
-    from callbacks.tracking import log_sounds
+    from callbacks.tracking import log_sounds, unsent
 
     folder = Path(cfg.output_dir)
     module.eval()  # Lightning has put training mode back, and dropout with it.
@@ -183,6 +183,8 @@ def conclude(
     bounds = "" if exact else " --k 40"
     console.print(f"next: python evaluate.py {shown(folder)}{bounds}", soft_wrap=True)
     console.print(f"      python generate.py {shown(folder)} --n 16", soft_wrap=True)
+    if (recorded := unsent(trainer.loggers)) is not None:
+        console.print(f"      wandb sync {shown(recorded)}", soft_wrap=True)
 
 
 def show(

@@ -23,6 +23,7 @@ __all__ = [
     "log_end",
     "log_sounds",
     "quieten_lightning",
+    "unsent",
     "save_picture",
     "wandb_logger",
 ]
@@ -181,6 +182,12 @@ def log_end(
         logger.log_table("scores/final", ["split", "figure", "value", "standard error"], rows)
         for title, figure in figures.items():
             logger.log_image(f"figures/{slug(title)}", [as_image(figure)[0]], caption=[title])
+
+
+def unsent(loggers: Sequence[Any]) -> Path | None:
+    """Where a W&B run is that was recorded offline; None where there is none."""
+    offline = wandb_loggers(loggers) and wandb.run is not None and wandb.run.offline
+    return Path(wandb.run.dir).parent if offline and wandb.run is not None else None
 
 
 def close_loggers(loggers: Sequence[Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import wandb
 from wandb_server import Server
 
-from callbacks.tracking import close_loggers, wandb_logger
+from callbacks.tracking import close_loggers, unsent, wandb_logger
 
 pytestmark = pytest.mark.slow
 
@@ -35,11 +35,13 @@ def test_a_run_goes_on_offline_where_wandb_cannot_be_reached(
         logger = wandb_logger(str(tmp_path / "run"), "vrnn")
     logger.log_hyperparams({"hidden": 8})
     logger.log_metrics({"val/elbo": -1.0}, step=3)
+    told = unsent([logger])
     wandb.finish()
     wandb.teardown()
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     (recorded,) = folder.glob("*.wandb")
     assert b"val/elbo" in recorded.read_bytes()
+    assert told == folder and unsent([logger]) is None
     (warning,) = [r.getMessage() for r in caplog.records if r.name == "callbacks.tracking"]
     assert "recorded offline" in warning and "\n" not in warning
 
