@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -90,7 +90,7 @@ class Told(IntEnum):
 
 class LastCheckpoint(Checkpoint):
     """Keeps <folder>/last.ckpt: at the end of every epoch, every few minutes in between, and when
-    the process is told to end by SIGTERM or SIGUSR1.
+    the process is told to end by SIGTERM, SIGUSR1 or Ctrl-C, which once more ends at once.
 
     Under SLURM, SIGUSR1 (sbatch --signal=USR1@60) also puts the job back into the queue. Of
     several processes it is enough to tell one.
@@ -110,10 +110,11 @@ class LastCheckpoint(Checkpoint):
         self.validated = -1
         self.stopped = False
         self.told = Told.NOTHING
+        self.interrupted = False
         self.shared_batches = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.listen()
+        self.listen(trainer)
         self.written = time.monotonic()
         loop = trainer.fit_loop
         if loop.epoch_loop.batch_progress.current.ready == 0:
@@ -129,17 +130,31 @@ class LastCheckpoint(Checkpoint):
         self.before_scoring(trainer, trainer.num_test_batches)
 
     def before_scoring(self, trainer: Trainer, batches: Sequence[float]) -> None:
-        self.listen()
+        self.listen(trainer)
         # Processes may have one batch more than others, where they cannot agree on anything.
         count = torch.tensor(float(min(batches)), device=trainer.strategy.root_device)
         self.shared_batches = float(trainer.strategy.reduce(count, reduce_op="min"))
 
-    def listen(self) -> None:
+    def listen(self, trainer: Trainer) -> None:
         """Takes the place of Lightning's handlers, in which processes that are told at different
         moments would wait for each other. Lightning restores what there was before in the end."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.on_signal)
             signal.signal(signal.SIGUSR1, self.on_signal)
+            # Lightning's way with Ctrl-C ends several processes at once.
+            handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            if handled and trainer.world_size == 1:
+                signal.signal(signal.SIGINT, self.on_interrupt)
+
+    def on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted, self.told = True, max(self.told, Told.END)
+        os.write(2, b"\nsaving after this batch; Ctrl-C once more ends at once\n")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if signal.getsignal(signal.SIGINT) == self.on_interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         self.told = max(self.told, Told.REQUEUE if number == signal.SIGUSR1 else Told.END)
@@ -154,7 +169,7 @@ class LastCheckpoint(Checkpoint):
         if told > Told.NOTHING and batch_idx > 0:
             self.save(trainer)
         if told >= Told.END and not accumulating(trainer):
-            raise SIGTERMException
+            self.end()
 
     def on_validation_batch_start(
         self,
@@ -167,9 +182,12 @@ class LastCheckpoint(Checkpoint):
         if batch_idx < self.shared_batches and self.agree(trainer) >= Told.END:
             if trainer.state.fn == TrainerFn.FITTING:
                 self.save(trainer)
-            raise SIGTERMException
+            self.end()
 
     on_test_batch_start = on_validation_batch_start
+
+    def end(self) -> NoReturn:
+        raise KeyboardInterrupt if self.interrupted else SIGTERMException
 
     def agree(self, trainer: Trainer, told: Told = Told.NOTHING) -> Told:
         """What any process was told; all are at the same batch and do the same."""
@@ -192,6 +210,7 @@ class LastCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
+        self.teardown(trainer, pl_module, "fit")
         if not isinstance(exception, SIGTERMException):
             return
         # Told once more, it goes on ending: Lightning, and Python in its last moments, restore

@@ -27,17 +27,22 @@ from vrnn.checkpoint import read
 class Tell(Die):
     """Tells its own process to end when a hook is called for the n-th time."""
 
+    number = signal.SIGTERM
+
     def count(self, trainer: Trainer, module: LightningModule, *_: Any, **__: Any) -> None:
         self.left -= 1
         if self.left == 0:
             self.updates = trainer.global_step
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Restores what a process that is about to end leaves alone."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    kept = {number: signal.getsignal(number) for number in numbers}
+    # Where tests run in the background, Ctrl-C would be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
@@ -45,19 +50,37 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("shape", ["two validations an epoch", "accumulated"])
-def test_told_to_end_anywhere(shape: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+def test_told_to_end_anywhere(number: int, code: int, shape: str, tmp_path: Path) -> None:
     """In every hook, with no other checkpoint inside an epoch."""
     options = [*SHAPES[shape], "trainer.max_epochs=8", "callbacks.last.minutes=60"]
     options += ["data.eval_batch_size=2"]
     whole = run(tmp_path / "whole", *options)
     for n, place in enumerate([*PLACES, "on_validation_batch_start"]):
         tell = Tell(place, 2)
+        tell.number = number
         with pytest.raises(SystemExit) as end:
             run(tmp_path / "told", *options, die=tell)
-        assert end.value.code == 143
+        assert end.value.code == code
         saved = read(tmp_path / "told" / "checkpoints" / "last.ckpt")["global_step"]
         assert saved >= tell.updates, (n, place)
     assert differences(compared(whole), compared(run(tmp_path / "told", *options))) == []
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    class Twice(Tell):
+        number = signal.SIGINT
+
+        def count(self, trainer: Trainer, module: LightningModule, *_: Any, **__: Any) -> None:
+            for _ in range(2):
+                super().count(trainer, module)
+                self.left = 1
+
+    with pytest.raises(SystemExit) as end:
+        run(tmp_path, "trainer.max_epochs=2", "callbacks.last.minutes=60", die=Twice(PLACES[0], 1))
+    assert end.value.code == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.slow
