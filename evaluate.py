@@ -121,9 +121,9 @@ def score_split(
     if args.limit is not None and args.limit < len(sequences):
         chosen = np.linspace(0, len(sequences) - 1, args.limit).round().astype(int)
         data.splits[args.split] = sequences.select(chosen)
-    objective = module.objective
-    resampling = args.resampling or objective.resampling
-    threshold = objective.threshold if args.threshold is None else args.threshold
+    options = {"how": args.resampling, "threshold": args.threshold}
+    given = {name: value for name, value in options.items() if value is not None}
+    resampling = module.objective.resampling._replace(**given)
     loader = data.loader(args.split, data.eval_batch_size, shuffle=False)
     discrete = module.model.likelihood.discrete
     runs = [Scores.of(module.hparams["data"], discrete) for _ in range(args.runs)]
@@ -132,9 +132,7 @@ def score_split(
             x, mask, ids = (part.to(args.device) for part in (batch.x, batch.mask, batch.ids))
             for run, scores in enumerate(runs):
                 seed = args.seed + run
-                figures = score(
-                    module.model, x, mask, ids, particles, seed, bounds, resampling, threshold
-                )
+                figures = score(module.model, x, mask, ids, particles, seed, bounds, resampling)
                 scores.update(ids, mask.sum(0), figures)
     return [scores.compute() for scores in runs]
 

@@ -16,7 +16,7 @@ from rich.progress import track
 from state_space import StateSpace, best_step_by_step, draw, filtering
 
 from vrnn import VRNN, bounds
-from vrnn.particle_filter import particle_filter
+from vrnn.particle_filter import Resampling, particle_filter
 
 DRAWS = 100
 PARTICLES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -30,7 +30,7 @@ def gaps(model: VRNN, x: torch.Tensor, log_p: float, particles: int) -> dict[str
     noise = torch.randn(len(x), particles * DRAWS, model.z_dim)
     uniform = torch.rand(len(x), particles, DRAWS)
     filters = {
-        name: particle_filter(model, rows, all_of(rows), noise, uniform, name)
+        name: particle_filter(model, rows, all_of(rows), noise, uniform, Resampling(name))
         for name in ("multinomial", "never")
     }
     gathered = filters["never"].log_w

@@ -10,7 +10,7 @@ from torch import nn
 from vrnn import DMM, bounds
 from vrnn.dmm import Combiner, GatedTransition
 from vrnn.likelihoods import GaussianMixture
-from vrnn.particle_filter import particle_filter
+from vrnn.particle_filter import Resampling, particle_filter
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -87,7 +87,7 @@ def test_with_the_exact_posterior_every_weight_of_a_linear_dmm_is_the_kalman_lik
     log_w = bounds.log_weights(trace, many, all_of(many)).sum(0)
     torch.testing.assert_close(log_w, torch.full((20,), log_p), rtol=0, atol=1e-8)
     noise, uniform = torch.randn(6, 4, 1), torch.rand(6, 4, 1)
-    filtered = particle_filter(model, x, all_of(x), noise, uniform, resampling="never")
+    filtered = particle_filter(model, x, all_of(x), noise, uniform, Resampling("never"))
     assert bounds.filtering_bound(filtered).item() == pytest.approx(log_p, abs=1e-8)
 
 

@@ -15,6 +15,7 @@ from vrnn.likelihoods import Bernoulli, PenMixture
 from vrnn.objectives import ELBO, FIVO, IWAE
 from vrnn.particle_filter import (
     Particles,
+    Resampling,
     draw_ancestors,
     effective_sample_size,
     particle_filter,
@@ -46,19 +47,19 @@ def batch():
     return torch.randn(T, B, 3), mask
 
 
-def run(model, x, mask, particles=K, seed=0, **options) -> Particles:
+def run(model, x, mask, particles=K, seed=0, **resampling) -> Particles:
     generator = torch.Generator().manual_seed(seed)
     steps, rows = mask.shape
     noise = torch.randn(steps, particles * rows, model.z_dim, generator=generator)
     uniform = torch.rand(steps, particles, rows, generator=generator)
-    return particle_filter(model, x, mask, noise, uniform, **options)
+    return particle_filter(model, x, mask, noise, uniform, Resampling(**resampling))
 
 
 def test_without_resampling_it_is_the_importance_weighted_bound(model, batch):
     x, mask = batch
     noise = torch.randn(T, K * B, 2)
-    for options in ({"resampling": "never"}, {"threshold": 0.0}):
-        particles = particle_filter(model, x, mask, noise, torch.rand(T, K, B), **options)
+    for resampling in (Resampling("never"), Resampling(threshold=0.0)):
+        particles = particle_filter(model, x, mask, noise, torch.rand(T, K, B), resampling)
         rows, rows_mask = x.repeat(1, K, 1), mask.repeat(1, K)
         trace = model.trace(rows, rows_mask, noise=noise)
         log_w = bounds.split_particles(bounds.log_weights(trace, rows, rows_mask), K)
@@ -76,7 +77,7 @@ def test_without_resampling_it_is_the_importance_weighted_bound(model, batch):
 def test_padding_and_company_change_nothing(model, batch, resampling):
     x, mask = batch
     noise, uniform = torch.randn(T, K * B, 2), torch.rand(T, K, B)
-    together = particle_filter(model, x, mask, noise, uniform, resampling, 0.9)
+    together = particle_filter(model, x, mask, noise, uniform, Resampling(resampling, 0.9))
     for b, n in enumerate((6, 1, 4)):
         alone = particle_filter(
             model,
@@ -84,8 +85,7 @@ def test_padding_and_company_change_nothing(model, batch, resampling):
             mask[:n, b : b + 1],
             noise.unflatten(1, (K, B))[:n, :, b],
             uniform[:n, :, b : b + 1],
-            resampling,
-            0.9,
+            Resampling(resampling, 0.9),
         )
         torch.testing.assert_close(
             bounds.filtering_bound(alone)[0], bounds.filtering_bound(together)[b]
@@ -96,7 +96,9 @@ def test_a_particle_goes_on_from_its_ancestor(model, batch):
     """Each trajectory, followed back through its ancestors, has the weights of its own trace."""
     x, mask = batch[0][:, :1], torch.ones(T, 1, dtype=torch.bool)
     noise = torch.randn(T, K, 2)
-    particles = particle_filter(model, x, mask, noise, torch.rand(T, K, 1), threshold=1.0)
+    particles = particle_filter(
+        model, x, mask, noise, torch.rand(T, K, 1), Resampling(threshold=1.0)
+    )
     assert (particles.ancestors[:-1, :, 0] != torch.arange(K)).any()
     for k in range(K):
         line = [k]
@@ -164,7 +166,7 @@ def test_its_mean_weight_is_the_kalman_likelihood(kalman, resampling):
     log_p = exact.kalman(x[:, 0].numpy())
     n = 3000
     rows = x.expand(-1, n, -1)
-    particles = run(model, rows, all_of(rows), resampling=resampling, threshold=0.8)
+    particles = run(model, rows, all_of(rows), how=resampling, threshold=0.8)
     estimates = bounds.filtering_bound(particles) - log_p
     assert particles.collected[:-1].double().mean() > 0.2, "or no resampling would be tested"
     ratio = estimates.exp()
@@ -182,7 +184,7 @@ def test_its_mean_weight_is_that_of_single_trajectories(model):
     x = torch.cat([torch.ones(steps, 1, 1), torch.randn(steps, 1, 2)], -1).expand(-1, n, -1)
     weights = [
         bounds.filtering_bound(run(model, x, all_of(x), seed=seed, **options))
-        for seed, options in enumerate(({"threshold": 1.0}, {"resampling": "never"}))
+        for seed, options in enumerate(({"threshold": 1.0}, {"how": "never"}))
     ]
     top = max(w.max() for w in weights)
     ours, other = ((w - top).exp() for w in weights)
@@ -220,7 +222,7 @@ def test_bounds_rise_to_the_kalman_likelihood_with_the_particles(kalman):
     rows = x.expand(-1, n, -1)
     gaps = {}
     for resampling, count in itertools.product(("multinomial", "never"), (1, 8, 64)):
-        particles = run(model, rows, all_of(rows), count, resampling=resampling)
+        particles = run(model, rows, all_of(rows), count, how=resampling)
         estimates = bounds.filtering_bound(particles)
         gaps[resampling, count] = (log_p - estimates.mean()).item()
         assert gaps[resampling, count] > -4 * estimates.std() / n**0.5
@@ -241,11 +243,11 @@ def test_with_the_score_the_gradient_is_that_of_the_expected_bound(make_model):
         """With cells of the cumulative weights hit such that `choice` are the ancestors."""
         uniform = torch.zeros(steps, particles, 1)
         for t in range(steps - 1):
-            result = particle_filter(model, x, mask, noise, uniform, threshold=1.0)
+            result = particle_filter(model, x, mask, noise, uniform, Resampling(threshold=1.0))
             first = result.log_w[t].softmax(0)[0, 0].item()
             for k in range(particles):
                 uniform[t, k] = first * 0.5 if choice[t][k] == 0 else (1 + first) / 2
-        result = particle_filter(model, x, mask, noise, uniform, threshold=1.0)
+        result = particle_filter(model, x, mask, noise, uniform, Resampling(threshold=1.0))
         assert result.ancestors[:-1, :, 0].tolist() == [list(c) for c in choice]
         log_p = result.log_w[:-1].log_softmax(1).gather(1, result.ancestors[:-1]).sum()
         return result, log_p
@@ -289,7 +291,7 @@ def test_objectives_are_their_bounds(model, batch):
     x, mask = batch
     for objective, resampling in ((IWAE(K), "never"), (FIVO(K, threshold=0.9), "multinomial")):
         result = objective(model, x, mask, torch.Generator().manual_seed(0), 0)
-        particles = run(model, x, mask, resampling=resampling, threshold=0.9)
+        particles = run(model, x, mask, how=resampling, threshold=0.9)
         expected = bounds.filtering_bound(particles).sum()
         torch.testing.assert_close(result.bound, expected)
         assert result.loss.requires_grad and not result.bound.requires_grad

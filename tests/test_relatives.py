@@ -11,7 +11,7 @@ from vrnn.distributions import gaussian
 from vrnn.likelihoods import GaussianMixture, PenMixture
 from vrnn.networks import top
 from vrnn.objectives import ELBO, FIVO, IWAE
-from vrnn.particle_filter import particle_filter
+from vrnn.particle_filter import Resampling, particle_filter
 from vrnn.unroll import unroll_plain
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -209,7 +209,7 @@ def test_a_particle_filter_goes_on_where_it_ended(make_model):
 
     def bound(part, state=None):
         inputs = (x[part], mask[part], noise[part], uniform[part])
-        return particle_filter(model, *inputs, resampling="never", state=state)
+        return particle_filter(model, *inputs, resampling=Resampling("never"), state=state)
 
     whole, first = bound(slice(6)), bound(slice(2))
     rest = bound(slice(2, 6), first.state)

@@ -8,7 +8,7 @@ from state_space import StateSpace, best_step_by_step, draw, filtering
 
 from vrnn import RNN, VRNN, bounds
 from vrnn.objectives import ELBO, FIVO, IWAE
-from vrnn.particle_filter import particle_filter
+from vrnn.particle_filter import Resampling, particle_filter
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -93,7 +93,7 @@ def test_the_bound_of_a_tempered_filter_is_one_of_the_kalman_likelihood(kl_weigh
     rows = x.expand(-1, n, -1)
     noise, uniform = torch.randn(5, count * n, 1), torch.rand(5, count, n)
     particles = particle_filter(
-        model, rows, all_of(rows), noise, uniform, threshold=0.9, kl_weight=kl_weight
+        model, rows, all_of(rows), noise, uniform, Resampling(threshold=0.9), kl_weight=kl_weight
     )
     assert particles.collected[:-1].double().mean() > 0.1, "or no resampling would be tested"
 

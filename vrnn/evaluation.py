@@ -16,7 +16,7 @@ from vrnn.bounds import (
 )
 from vrnn.latent_model import LatentModel
 from vrnn.memory import check_memory
-from vrnn.particle_filter import particle_filter
+from vrnn.particle_filter import USUAL, Resampling, particle_filter
 from vrnn.segments import by_segments
 from vrnn.sequence_model import SequenceModel, Trace
 
@@ -81,8 +81,7 @@ def score(
     particles: int = 1,
     seed: int = 0,
     bounds: Collection[str] = ("elbo", "iwae", "paper"),
-    resampling: str = "multinomial",
-    threshold: float = 0.5,
+    resampling: Resampling = USUAL,
 ) -> dict[str, Tensor]:
     """Computes bounds of each sequence.
 
@@ -94,7 +93,7 @@ def score(
             latents.
         bounds: keys of `BOUNDS`; for a model without latents they are all the same, and "elbo"
             always among them, but it has no "open_loop".
-        resampling, threshold: of the particle filter behind "fivo".
+        resampling: of the particle filter behind "fivo".
 
     Returns:
         Nats per sequence, each (B,), float64: "elbo", "log_likelihood" and "kl" as means over the
@@ -117,7 +116,7 @@ def score(
     if {"elbo", "iwae", "paper"} & set(bounds):
         figures |= trajectories(model, x, mask, ids, particles, seed, bounds)
     if "fivo" in bounds:
-        figures["fivo"] = filtered(model, x, mask, ids, particles, seed, resampling, threshold)
+        figures["fivo"] = filtered(model, x, mask, ids, particles, seed, resampling)
     if "open_loop" in bounds:
         noise = sequence_noise(ids, mask, model.z_dim, range(1), seed, x.dtype)
         log_likelihood, kl = elbo_terms(model.open_loop(x, mask, noise), x, mask)
@@ -132,8 +131,7 @@ def filtered(
     ids: Tensor,
     particles: int,
     seed: int,
-    resampling: str,
-    threshold: float,
+    resampling: Resampling,
 ) -> Tensor:
     """The filtering bound of each sequence, (B,), float64."""
     check_memory(len(x), particles, model.z_dim)
@@ -143,9 +141,7 @@ def filtered(
         own = mask[:, columns]
         uniform = sequence_uniform(ids[columns], len(x), particles, seed)
         noise = sequence_noise(ids[columns], own, model.z_dim, range(particles), seed, x.dtype)
-        filtered = particle_filter(
-            model, x[:, columns], own, noise, uniform, resampling, threshold
-        )
+        filtered = particle_filter(model, x[:, columns], own, noise, uniform, resampling)
         check_weights(filtered.log_w, ids[columns])
         scores.append(filtering_bound(filtered._replace(log_w=filtered.log_w.double())))
     return torch.cat(scores)

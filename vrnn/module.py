@@ -132,18 +132,8 @@ class VRNNModule(LightningModule):
     def score(
         self, batch: SequenceBatch, scores: Scores, particles: int, bounds: set[str]
     ) -> None:
-        x, mask, ids, objective = batch.x, batch.mask, batch.ids, self.objective
-        figures = score(
-            self.model,
-            x,
-            mask,
-            ids,
-            particles,
-            self.seed,
-            bounds,
-            objective.resampling,
-            objective.threshold,
-        )
+        x, mask, ids, resampling = batch.x, batch.mask, batch.ids, self.objective.resampling
+        figures = score(self.model, x, mask, ids, particles, self.seed, bounds, resampling)
         scores.update(batch.ids, batch.mask.sum(0), figures)
 
     def report(self, split: str, scores: Scores) -> None:

@@ -12,7 +12,14 @@ from vrnn import bounds
 from vrnn.distributions import per_dimension
 from vrnn.latent_model import LatentModel
 from vrnn.networks import State
-from vrnn.particle_filter import check_filter, draw_ancestors, particle_filter, take
+from vrnn.particle_filter import (
+    USUAL,
+    Resampling,
+    check_resampling,
+    draw_ancestors,
+    particle_filter,
+    take,
+)
 from vrnn.segments import by_segments
 from vrnn.sequence_model import SequenceModel, Trace, choose
 
@@ -48,14 +55,13 @@ class Objective(nn.Module, ABC):
         name: as in `val/<name>`, by which the best weights are chosen.
         particles: K, latent trajectories of every sequence.
         segments: it can be computed by segments of time, `model.checkpoint_steps`.
-        resampling, threshold: of the particle filter behind `val/fivo` and `test/fivo`.
+        resampling: of the particle filter behind `val/fivo` and `test/fivo`.
     """
 
     name: str
     particles: int = 1
     segments: bool = True
-    resampling: str = "multinomial"
-    threshold: float = 0.5
+    resampling: Resampling = USUAL
 
     def __init__(
         self, kl_start: float = 1.0, kl_steps: int = 0, kl_schedule: str = "linear"
@@ -290,14 +296,14 @@ class FIVO(Objective):
         kl_schedule: str = "linear",
     ) -> None:
         super().__init__(kl_start, kl_steps, kl_schedule)
-        check_filter(resampling, threshold)
+        self.resampling = Resampling(resampling, threshold)
+        check_resampling(self.resampling)
         if resampling_gradient and resampling != "multinomial":
             raise ValueError(
                 "objective.resampling_gradient is that of objective.resampling=multinomial, not "
                 f"of {resampling}"
             )
         self.particles = check_particles(particles)
-        self.resampling, self.threshold = resampling, threshold
         self.resampling_gradient = resampling_gradient
 
     def forward(
@@ -323,9 +329,7 @@ class FIVO(Objective):
         noise = self.noise(model, x, generator)
         shape = (len(x), self.particles, x.shape[1])
         uniform = torch.rand(shape, generator=generator, device=x.device)
-        particles = particle_filter(
-            model, x, mask, noise, uniform, self.resampling, self.threshold, state, beta
-        )
+        particles = particle_filter(model, x, mask, noise, uniform, self.resampling, state, beta)
         bound = bounds.filtering_bound(particles).sum()
         loss = -bound
         if self.resampling_gradient:
@@ -338,9 +342,10 @@ class FIVO(Objective):
         return Loss(loss, bound.detach(), kl, particles.state)
 
     def extra_repr(self) -> str:
+        how, threshold = self.resampling
         return (
-            f"particles={self.particles}, resampling={self.resampling}, "
-            f"threshold={self.threshold}, resampling_gradient={self.resampling_gradient}, "
+            f"particles={self.particles}, resampling={how}, threshold={threshold}, "
+            f"resampling_gradient={self.resampling_gradient}, "
             f"kl_start={self.kl_start}, kl_steps={self.kl_steps}, kl_schedule={self.kl_schedule}"
         )
 

@@ -12,7 +12,9 @@ from vrnn.networks import State, at_least_float32, top
 __all__ = [
     "RESAMPLING",
     "Particles",
-    "check_filter",
+    "USUAL",
+    "Resampling",
+    "check_resampling",
     "draw_ancestors",
     "effective_sample_size",
     "particle_filter",
@@ -20,6 +22,18 @@ __all__ = [
 ]
 
 RESAMPLING = ("multinomial", "systematic", "never")
+
+
+class Resampling(NamedTuple):
+    """When a particle filter draws its particles anew, by their weights, and how."""
+
+    how: str = "multinomial"
+    """One of `RESAMPLING`."""
+    threshold: float = 0.5
+    """Where the effective sample size is below this share of K."""
+
+
+USUAL = Resampling()
 
 
 class Particles(NamedTuple):
@@ -48,8 +62,7 @@ def particle_filter(
     mask: Tensor,
     noise: Tensor,
     uniform: Tensor,
-    resampling: str = "multinomial",
-    threshold: float = 0.5,
+    resampling: Resampling = USUAL,
     state: State | None = None,
     kl_weight: float = 1.0,
 ) -> Particles:
@@ -65,19 +78,18 @@ def particle_filter(
         noise: standard normal noise behind the proposals, (T, K * B, Z), particle-major.
         uniform: in [0, 1), the choice of ancestors, (T, K, B); systematic resampling reads the
             first of K only.
-        resampling: "multinomial", "systematic" or "never".
-        threshold: resample where the effective sample size is below this share of K.
         state: where the recurrence starts, K * B rows; None for h_0 = 0.
         kl_weight: beta, 1 but in the warm-up of a training.
 
     Raises:
-        ValueError: as of `check_filter`.
+        ValueError: as of `check_resampling`.
 
     References:
         Filtering Variational Objectives (Maddison et al., 2017),
         https://arxiv.org/abs/1705.09279
     """
-    check_filter(resampling, threshold)
+    check_resampling(resampling)
+    how, threshold = resampling
     T, K, B = uniform.shape
     assert noise.shape[:2] == (T, K * B) and x.shape[:2] == (T, B) == mask.shape
 
@@ -99,10 +111,10 @@ def particle_filter(
 
         last = t == T - 1
         few = effective_sample_size(log_w) < threshold * K
-        collected = few if resampling != "never" and not last else few.new_full((B,), last)
+        collected = few if how != "never" and not last else few.new_full((B,), last)
         ancestors, state = own, step.state
-        if resampling != "never":
-            drawn = draw_ancestors(log_w, uniform[t], resampling)
+        if how != "never":
+            drawn = draw_ancestors(log_w, uniform[t], how)
             ancestors = torch.where(collected, drawn, own)
             state = take(state, ancestors)
         rows.append(
@@ -113,14 +125,15 @@ def particle_filter(
     return Particles(log_ws, chosen, when, kls, state, kl_weight)
 
 
-def check_filter(resampling: str, threshold: float) -> None:
+def check_resampling(resampling: Resampling) -> None:
     """Refuses what is no way of resampling.
 
     Raises:
-        ValueError: if `resampling` is none of `RESAMPLING`, or `threshold` is outside of [0, 1].
+        ValueError: if `how` is none of `RESAMPLING`, or `threshold` is outside of [0, 1].
     """
-    if resampling not in RESAMPLING:
-        raise ValueError(f"resampling={resampling} is not one of {', '.join(RESAMPLING)}")
+    how, threshold = resampling
+    if how not in RESAMPLING:
+        raise ValueError(f"resampling={how} is not one of {', '.join(RESAMPLING)}")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be a share of the particles in [0, 1], not {threshold}")
 
@@ -135,12 +148,12 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
     return 1 / w.square().sum(-2)
 
 
-def draw_ancestors(log_w: Tensor, uniform: Tensor, resampling: str) -> Tensor:
+def draw_ancestors(log_w: Tensor, uniform: Tensor, how: str) -> Tensor:
     """Draws K particles with replacement, by their weights. Shapes: (K, B), (K, B) -> (K, B)."""
     cumulative = log_w.detach().double().softmax(0).cumsum(0).T.contiguous()
     K = len(log_w)
     uniform = uniform.double()  # In single precision (K - 1 + u) / K may be 1.
-    if resampling == "systematic":
+    if how == "systematic":
         uniform = (torch.arange(K, device=uniform.device)[:, None] + uniform[:1]) / K
     # Scaled by the sum, which rounding leaves a little off one: no particle without weight is hit.
     places = uniform.T * cumulative[:, -1:]
