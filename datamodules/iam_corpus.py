@@ -14,7 +14,7 @@ import numpy as np
 from datamodules.disk import Stamp, in_processes, stamps
 from datamodules.iam_xml import LINE, find_lines, form_of, read_text, try_lines
 from datamodules.pen import offsets
-from datamodules.problems import Missing, report
+from datamodules.problems import Missing, report, some
 from datamodules.ragged import Ragged, cached
 
 __all__ = ["no_corpus", "parse_lines", "read_corpus"]
@@ -64,8 +64,17 @@ def read_corpus(
     for i, key in enumerate(corpus.keys):
         lines.setdefault(form_of(key), []).append(i)
     wanted = set(chain.from_iterable(forms.values()))
-    absent = [f"form {f} is not in {root / 'lineStrokes'}" for f in sorted(wanted - lines.keys())]
-    report(absent, len(wanted), missing)
+    if absent := sorted(wanted - lines.keys()):
+        message = (
+            f"{len(absent)} of the {len(wanted)} forms in the lists have no lines in "
+            f"{root / 'lineStrokes'}: {some(absent)}"
+        )
+        if missing == "error":
+            raise ValueError(
+                f"{message}. Complete the corpus, choose other lists by data.split, or go on "
+                "without these forms by data.missing=skip"
+            )
+        log.warning("skipped: %s", message)
     chosen = {
         part: np.array([i for form in ids for i in lines.get(form, ())], dtype=np.int64)
         for part, ids in forms.items()

@@ -58,9 +58,7 @@ def test_missing_forms_are_counted_and_three_shown(
 ) -> None:
     absent = [f"z02-{i:03d}" for i in range(5)]
     forms = {"train": [*FORMS["trainset"], *absent], "val": ["a02-000x"]}
-    message = (
-        "5 of 10 files cannot be used: form z02-000 is not in .*z02-001.*z02-002.* and 2 more"
-    )
+    message = "5 of the 10 forms in the lists have no lines in .*z02-000, z02-001, .* and 2 more"
 
     with pytest.raises(ValueError, match=message + r".*data\.missing=skip") as info:
         read_corpus(root, forms, root / "cache")
@@ -68,7 +66,7 @@ def test_missing_forms_are_counted_and_three_shown(
 
     parts = read_corpus(root, forms, root / "cache", missing="skip")
     assert len(parts["train"]) == 12
-    assert "skipped: 5 of 10 files" in caplog.text
+    assert "skipped: 5 of the 10 forms" in caplog.text
 
     with pytest.raises(FileNotFoundError, match="none of the 5 forms of 'val'"):
         read_corpus(root, {**forms, "val": absent}, root / "cache", missing="skip")
@@ -123,7 +121,7 @@ def test_forms_without_a_usable_text(root: Path) -> None:
     parts = read_corpus(root, {"a": ["e01-001"], "b": ["d01-016z"]}, root / "cache")
     assert parts["a"].labels["text"].tolist() == ["", ""]
     assert parts["b"].labels["text"].tolist() == ["only one", "", ""]
-    with pytest.raises(ValueError, match="1 of 1 files cannot be used: form z01-000z is not in"):
+    with pytest.raises(ValueError, match="1 of the 1 forms in the lists .*: z01-000z"):
         read_corpus(root, {"a": ["z01-000z"]}, root / "cache")
 
 
