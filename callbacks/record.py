@@ -27,8 +27,8 @@ PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetr
 CODE_AT = Path(__file__).resolve().parent.parent
 CODE = ("*.py", "*.yaml", "*.cpp", "*.h", "*.toml")
 SAMPLED = 64
-FREE = ("ckpt", "output_dir", "report")
-"""Options that the results do not depend on."""
+FREE = ("ckpt", "output_dir", "report", "model._convert_")
+"""Options that the results do not depend on; the last one, only older runs have."""
 
 
 def record(folder: Path, config: Mapping[str, Any], data: SequenceData) -> None:
