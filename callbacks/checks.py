@@ -28,8 +28,8 @@ __all__ = [
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true", "32", "bf16", "16", "64")
 
-FREE = ("model.engine", "model.checkpoint_steps", "model.dropout", "model._convert_")
-"""Options of a model that its weights do not depend on; the last one, only older runs have."""
+FREE = ("model.engine", "model.checkpoint_steps", "model.dropout")
+"""Options of a model that its weights do not depend on."""
 
 
 def check_bits(model: dict[str, Any], data: SequenceData) -> None:

@@ -27,8 +27,8 @@ PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetr
 CODE_AT = Path(__file__).resolve().parent.parent
 CODE = ("*.py", "*.yaml", "*.cpp", "*.h", "*.toml")
 SAMPLED = 64
-FREE = ("ckpt", "output_dir", "report", "model._convert_")
-"""Options that the results do not depend on; the last one, only older runs have."""
+FREE = ("ckpt", "output_dir", "report")
+"""Options that the results do not depend on."""
 
 
 def record(folder: Path, config: Mapping[str, Any], data: SequenceData) -> None:
@@ -87,7 +87,9 @@ def first_change(
     """The outermost option that differs between two configurations, with both values; None where
     all but those in `free` are the same."""
     a, b = (flat(json.loads(json.dumps(config, default=str))) for config in (before, now))
-    changed = [k for k in a.keys() | b.keys() if k not in free and a.get(k) != b.get(k)]
+    # How Hydra is to call, which older runs kept among their options, is none.
+    keys = {k for k in a.keys() | b.keys() if k not in free and not k.endswith("._convert_")}
+    changed = [k for k in keys if a.get(k) != b.get(k)]
     if not changed:
         return None
     key = min(changed, key=lambda k: (k.count("."), k))
