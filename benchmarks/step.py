@@ -5,6 +5,7 @@
 A step is the trace, the ELBO and its gradient, float32, two-layer MLPs unless said otherwise:
   ours   the fast engine
   bf16   the same in mixed precision, on a GPU or a CPU with AMX or AVX512-BF16
+  kernel, kernel16  on a GPU, the engine that runs the loop as one kernel, and in mixed precision
   plain  the plain engine
   jax    the same loss in JAX, jit and lax.scan, if JAX is installed
   lstm   torch.nn.LSTM of the same width, forwards and backwards: the recurrence alone
@@ -187,11 +188,20 @@ def measure(size: Size, repetitions: int) -> dict[str, float | None]:
         contenders["onednn"] = lambda: onednn(square, packed, None, "none", [], "")
     if DEVICE.type == "cuda" or native.serves(DEVICE, torch.float32, torch.bfloat16):
         contenders["bf16"] = torch_step(ours, x, noise, mixed=True)
+    if DEVICE.type == "cuda":
+        kernel = build(size, "persistent")
+        for name, mixed in {"kernel": False, "kernel16": True}.items():
+            contenders[name] = torch_step(kernel, x, noise, mixed)
+            try:
+                contenders[name]()
+            except ValueError as error:
+                print(f"  {name}: {error}")
+                del contenders[name]
     if jax is not None:
         contenders["jax"] = jax_step(ours, size, x, noise)
 
     loss, precision = contenders["ours"](), 1e-4 if DEVICE.type == "cpu" else 1e-2
-    for name in contenders.keys() & {"plain", "jax"}:
+    for name in contenders.keys() & {"kernel", "plain", "jax"}:
         assert abs(contenders[name]() - loss) < precision * abs(loss), f"{name} has another loss"
 
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -208,7 +218,8 @@ def measure(size: Size, repetitions: int) -> dict[str, float | None]:
     products = found.keys() & {"mm", "onednn"}
     found |= {name: found[name] * multiplications for name in products}
     found["limit"] = min(found[name] for name in products)
-    shown = ["ours", *found.keys() & {"bf16"}, "plain", "jax", "lstm", "limit", "mm"]
+    some = [name for name in ("bf16", "kernel", "kernel16") if name in found]
+    shown = ["ours", *some, "plain", "jax", "lstm", "limit", "mm"]
     return {name: found.get(name) for name in shown}
 
 
@@ -217,7 +228,7 @@ def report(size: Size, seconds: dict[str, float | None]) -> None:
     ours = seconds["ours"] or 0.0
     for name, value in seconds.items():
         cells = "not installed" if value is None else f"{value:9.3f} s {value / ours:7.2f} x ours"
-        print(f"  {name:5} {cells}", flush=True)
+        print(f"  {name:8} {cells}", flush=True)
 
 
 def rows(quick: bool) -> Iterator[dict[str, Any]]:

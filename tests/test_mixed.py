@@ -76,7 +76,7 @@ def test_compiled_products_round_to_bfloat16_and_sum_in_float32(
         return [*values, *gradients]
 
     ours, exact = both(unroll_native), values_and_gradients(unroll_plain, cell, inputs)
-    monkeypatch.setattr(Tape, "compiled", False)
+    monkeypatch.setattr(Tape, "program", lambda self, backward: None)
     for one, other, far in zip(ours, both(unroll_fused), [*exact[0], *exact[1]], strict=True):
         if torch.equal(other, other.bfloat16().float()):
             continue  # autograd has rounded this gradient once more, outside the loop

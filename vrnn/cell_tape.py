@@ -8,19 +8,31 @@ from vrnn.cell import Unrolled, VRNNCell
 from vrnn.fused import ReLU, Sample
 from vrnn.network_tape import dense, from_state, mlp, to_state
 from vrnn.networks import GaussianNet, State, at_least_float32, dense_layers, positive
-from vrnn.tape import Tape
+from vrnn.tape import Programs, Tape
 
 __all__ = ["read", "unroll_fused", "write"]
 
 
 def unroll_fused(
-    cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor
+    cell: VRNNCell,
+    phi_x: Tensor,
+    u: Tensor,
+    state: State,
+    noise: Tensor,
+    programs: Programs | None = None,
 ) -> Unrolled:
     """As `unroll_plain`, with the loop and its gradient outside autograd, see `vrnn.tape`."""
-    return read(cell, *write(cell, *cell.prepare(phi_x, u), state, noise).play())
+    return read(cell, *write(cell, *cell.prepare(phi_x, u), state, noise, programs).play())
 
 
-def write(cell: VRNNCell, from_x: Tensor, from_u: Tensor, state: State, noise: Tensor) -> Tape:
+def write(
+    cell: VRNNCell,
+    from_x: Tensor,
+    from_u: Tensor,
+    state: State,
+    noise: Tensor,
+    programs: Programs | None = None,
+) -> Tape:
     """The step of the cell, from what it prepared, as a tape whose outputs are those that `read`
     takes."""
     rnn, H = cell.rnn, cell.rnn.hidden
@@ -28,7 +40,7 @@ def write(cell: VRNNCell, from_x: Tensor, from_u: Tensor, state: State, noise: T
 
     inputs = (from_x, from_u, *state, noise, *cell.parameters())
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    tape = Tape(noise, from_x.dtype, len(noise), keep)
+    tape = Tape(noise, from_x.dtype, len(noise), keep, programs)
 
     # The encoder's first layer stands beside the gates of the top layer.
     layers = from_state(tape, rnn, state, from_x, from_u, first.weight[:, -H:], output=True)

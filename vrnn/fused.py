@@ -20,7 +20,19 @@ from vrnn.pointwise import (
     sample_backward,
 )
 
-__all__ = ["UPDATES", "Bias", "Given", "Operation", "Product", "ReLU", "Sample", "Slot", "Start"]
+__all__ = [
+    "UPDATES",
+    "Bias",
+    "GRUUpdate",
+    "Given",
+    "LSTMUpdate",
+    "Operation",
+    "Product",
+    "ReLU",
+    "Sample",
+    "Slot",
+    "Start",
+]
 
 aten = torch.ops.aten
 

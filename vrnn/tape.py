@@ -6,8 +6,8 @@ read. What is known beforehand comes in for all t at once, and a weight's gradie
 all T * B rows after the loop.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,20 @@ from torch.autograd.function import once_differentiable
 from vrnn import native
 from vrnn.fused import Bias, Given, Operation, Product, Slot, Start
 
-__all__ = ["Tape"]
+__all__ = ["ALIGNED", "Program", "Programs", "Tape"]
+
+ALIGNED = 16
+"""Columns, of which programs find whole multiples in memory, the last ones zero."""
+
+
+class Program(Protocol):
+    """Operations, or their derivatives, that run without Python in between."""
+
+    def run(self, steps: int) -> None: ...
+
+
+Programs = Callable[[Sequence[Operation], int, bool], Program]
+"""What makes a program of operations on K * B rows, or with True of their derivatives."""
 
 
 class Tape:
@@ -27,12 +40,22 @@ class Tape:
         factors: the data type of what is multiplied.
         steps: T.
         keep: whether to remember all steps, as the backward pass needs, or of outputs only.
+        programs: what runs them, in place of `vrnn.native` and Python.
     """
 
-    def __init__(self, like: Tensor, factors: torch.dtype, steps: int, keep: bool) -> None:
+    def __init__(
+        self,
+        like: Tensor,
+        factors: torch.dtype,
+        steps: int,
+        keep: bool,
+        programs: Programs | None = None,
+    ) -> None:
         self.like, self.factors, self.steps, self.keep = like, factors, steps, keep
-        # A product gives what it multiplies, but for compiled ones, which round for themselves.
-        self.dtype = like.dtype if native.serves(like.device, like.dtype, factors) else factors
+        self.programs = programs
+        # A product gives what it multiplies, but for those of vrnn.native, which round.
+        rounds = programs is None and native.serves(like.device, like.dtype, factors)
+        self.dtype = like.dtype if rounds else factors
         self.slots: list[Slot] = []
         self.beforehand: list[Operation] = []
         self.operations: list[Operation] = []
@@ -48,10 +71,16 @@ class Tape:
         """Allocates a slot of T + `boundary` steps, in the data type of products or another."""
         steps = self.steps + boundary
         kept = steps if self.keep or output else 1
-        shape = kept, self.like.shape[-2], width
-        memory = self.like.new_empty(shape, dtype=dtype or self.dtype)
+        memory = self.memory(kept, width, dtype or self.dtype)
         self.slots.append(Slot(memory.expand(steps, -1, -1)))
         return self.slots[-1]
+
+    def memory(self, steps: int, width: int, dtype: torch.dtype) -> Tensor:
+        shape = steps, self.like.shape[-2]
+        if self.programs is None:
+            return self.like.new_empty(*shape, width, dtype=dtype)
+        columns = -(-width // ALIGNED) * ALIGNED
+        return self.like.new_zeros(*shape, columns, dtype=dtype)[..., :width]
 
     def start(self, *operations: Start) -> None:
         self.beforehand.extend(operations)
@@ -77,10 +106,8 @@ class Tape:
 
         Without gradient; the weights have to stay as they are.
         """
-        if not self.compiled:
-            return self.forward
         program = self.program(backward=False)
-        return lambda: program.run(self.steps)
+        return self.forward if program is None else lambda: program.run(self.steps)
 
     def play(self) -> tuple[Tensor, ...]:
         """Runs all steps and returns the outputs, differentiable in all that operations got."""
@@ -96,8 +123,8 @@ class Tape:
         with self.own_precision():
             for operation in self.beforehand:
                 operation.ahead()
-            if self.compiled:
-                return self.program(backward=False).run(self.steps)
+            if program := self.program(backward=False):
+                return program.run(self.steps)
             for t in range(self.steps):
                 for operation in self.operations:
                     operation.forward(t)
@@ -105,16 +132,16 @@ class Tape:
     def backward(self, grads: Iterable[Tensor]) -> None:
         """Computes the gradients of all slots from those of the outputs."""
         for slot in self.slots:
-            slot.receive(torch.zeros_like(slot.values))
+            steps, _, width = slot.values.shape
+            slot.receive(self.memory(steps, width, slot.values.dtype).zero_())
         for slot, grad in zip(self.outputs, grads, strict=True):
             slot.grads.copy_(grad)
         with self.own_precision():
-            if self.compiled:
-                self.program(backward=True).run(self.steps)
-            else:
-                for t in reversed(range(self.steps)):
-                    for operation in reversed(self.operations):
-                        operation.backward(t)
+            if program := self.program(backward=True):
+                return program.run(self.steps)
+            for t in reversed(range(self.steps)):
+                for operation in reversed(self.operations):
+                    operation.backward(t)
 
     def own_precision(self) -> torch.autocast:
         """Leaves every data type as the slots have it."""
@@ -124,15 +151,17 @@ class Tape:
     def on_gpu(self) -> bool:
         return self.like.is_cuda
 
-    @property
-    def compiled(self) -> bool:
+    def program(self, backward: bool) -> Program | None:
+        """The operations, or their derivatives, as a program, where there is one for them."""
+        rows = self.like.shape[-2]
+        if self.programs is not None:
+            return self.programs(self.operations, rows, backward)
         kinds = {slot.values.dtype for slot in self.slots}
-        return kinds == {self.dtype} and native.serves(self.like.device, self.dtype, self.factors)
-
-    def program(self, backward: bool) -> native.Program:
-        """The operations in `loop.cpp`."""
-        rows = [operation.native() for operation in self.operations]
-        return native.Program(self.dtype, self.factors, rows, self.like.shape[-2], backward)
+        serves = native.serves(self.like.device, self.dtype, self.factors)
+        if kinds != {self.dtype} or not serves:
+            return None
+        operations = [operation.native() for operation in self.operations]
+        return native.Program(self.dtype, self.factors, operations, rows, backward)
 
 
 class Loop(torch.autograd.Function):

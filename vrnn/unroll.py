@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from weakref import WeakSet
 
 import torch
@@ -18,6 +19,7 @@ __all__ = [
     "ENGINES",
     "unroll_fast",
     "unroll_native",
+    "unroll_persistent",
     "unroll_plain",
     "unroll_recorded",
     "unroll_split",
@@ -107,6 +109,27 @@ def unroll_recorded(
         raise ValueError(sentence) from error
 
 
+def unroll_persistent(
+    cell: VRNNCell, phi_x: Tensor, u: Tensor, state: State, noise: Tensor
+) -> Unrolled:
+    """As `unroll_fused`, on a GPU: one kernel runs all steps, forwards or backwards.
+
+    Raises:
+        ValueError: where it does not run.
+    """
+    reason = reason_against("cuda", cell, phi_x)
+    if reason is None and find_spec("triton") is None:
+        reason = "it needs Triton, which `pip install triton` installs"
+    if reason is None:
+        from vrnn.persistent import NotLaunchedError, Program
+
+        try:
+            return unroll_fused(cell, phi_x, u, state, noise, Program)
+        except NotLaunchedError as error:
+            reason = str(error)
+    raise ValueError(f"model.engine=persistent cannot run: {reason}; choose model.engine=fast")
+
+
 def reason_against(device: str, cell: VRNNCell, phi_x: Tensor) -> str | None:
     """Why the loop outside autograd that is for `device` does not serve here, if so."""
     if phi_x.device.type != device:
@@ -141,5 +164,6 @@ ENGINES: dict[str, Callable[..., Unrolled]] = {
     "fast": unroll_fast,
     "graph": unroll_recorded,
     "native": unroll_native,
+    "persistent": unroll_persistent,
     "plain": unroll_plain,
 }
