@@ -217,9 +217,14 @@ def finished_before(cfg: "DictConfig") -> dict[str, float] | None:
     """The figures of this job of a sweep if it came to its end before; it is not run again."""
     from omegaconf import OmegaConf
 
-    from callbacks.record import finished
+    from callbacks.record import finished, options_of
 
-    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    before = options_of(Path(cfg.output_dir))
+    if before is None:
+        return None
+    if cfg.x.dim is None:  # The run before has taken it from the data.
+        cfg = OmegaConf.merge(cfg, {"x": {"dim": before["x"]["dim"]}})
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
     figures = finished(Path(cfg.output_dir), plain)
     if figures is not None:
         log.info("%s came to its end before, so it is not run again", cfg.output_dir)
@@ -285,6 +290,10 @@ def main(cfg: "DictConfig") -> float:
         name = f"{Path(hydra_cfg.sweep.dir).name} {' '.join(words)}"
         cfg.logger.wandb.group = name[:128]
     figures: dict[str, float] = {}
+    if sweep:
+        # Refused, the sweep ends, and the results that are there stay as they are.
+        with readable_errors():
+            figures = finished_before(cfg) or {}
     with readable_errors(Path(cfg.output_dir), end=not sweep):
         if sweep and cfg.trainer.devices != 1:
             raise ValueError(
@@ -295,7 +304,7 @@ def main(cfg: "DictConfig") -> float:
         if not sweep and (cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1):
             check_folder(str(OmegaConf.to_container(hydra_cfg.run, resolve=False)))
         try:
-            figures = (finished_before(cfg) if sweep else None) or run(cfg)
+            figures = figures or run(cfg)
         except (KeyboardInterrupt, SystemExit) as end:
             if getattr(end, "code", 1) == 1:  # Ctrl-C, or Lightning's answer to it.
                 tell_how_to_go_on(Path(hydra_cfg.sweep.dir if sweep else cfg.output_dir), sweep)

@@ -10,12 +10,13 @@ import pytest
 from helpers import CONF, Command
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from small_corpora import write as write_corpus
 
 from callbacks.sweep import Row, overrides, rows, write
 
-SMALL = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
-SMALL += ["data.lines=2", "data.val_lines=1", "data.test_lines=1"]
-SMALL += ["model=rnn_gauss", "debug=fast", "untrained=false", "test=false"]
+FAST = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+FAST += ["model=rnn_gauss", "debug=fast", "untrained=false", "test=false"]
+SMALL = [*FAST, "data.lines=2", "data.val_lines=1", "data.test_lines=1"]
 
 
 def job(folder: Path, words: list[str], figures: dict[str, float] | str) -> None:
@@ -147,6 +148,22 @@ def test_a_failed_job_shows_and_only_it_is_run_again(
     # The same folder for another sweep would mix them up.
     shown = command.fails("train.py", "-m", *options, "optim.lr=0.1")
     assert "holds the results of other options (optim.lr was 0.001, not 0.1)" in shown
+    assert not list(tmp_path.glob("*/error.txt")), "the results that are there are still good"
+
+
+def test_a_sweep_over_files_of_any_width_is_not_run_twice(
+    tmp_path: Path, command: Command
+) -> None:
+    root = tmp_path / "csv_folder"
+    write_corpus("csv_folder", root)
+    options = [*FAST, "data=csv_folder", f"data.root={root}", "data.num_workers=0"]
+    options += [f"hydra.sweep.dir={tmp_path / 'sweep'}", "seed=0,1"]
+    command("train.py", "-m", *options)
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.glob("sweep/*/metrics.json")}
+    assert len(written) == 2
+    command("train.py", "-m", *options)
+    assert {file: file.stat().st_mtime_ns for file in written} == written
+    assert summary(tmp_path / "sweep") == {"rnn_gauss_csv_folder": (2, 0)}
 
 
 def broken() -> dict[str, str]:
