@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import CONF, Command
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from small_corpora import write as write_corpus
 
@@ -225,7 +226,7 @@ SWEEPS = sorted(p.stem for p in (CONF / "sweep").glob("*.yaml") if not p.stem.st
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_every_value_of_a_sweep_composes(name: str, tmp_path: Path) -> None:
+def test_every_value_of_a_sweep_builds(name: str, tmp_path: Path) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(
             "train", [f"sweep={name}", f"output_dir={tmp_path}"], return_hydra_config=True
@@ -234,7 +235,11 @@ def test_every_value_of_a_sweep_composes(name: str, tmp_path: Path) -> None:
         assert isinstance(params, dict) and params
         for key, values in params.items():
             for value in values.split(","):
-                compose("train", [f"{key}={value}", f"output_dir={tmp_path}"])
+                builds(f"{key}={value}", tmp_path)
+
+
+def builds(override: str, folder: Path) -> None:
+    instantiate(compose("train", [override, f"output_dir={folder}"]).objective)
 
 
 @pytest.mark.parametrize("name", ["grid", "bayes"])
@@ -247,7 +252,7 @@ def test_wandb_sweeps_give_overrides(name: str, tmp_path: Path) -> None:
         for key, choice in sweep["parameters"].items():
             values = choice.get("values") or [choice["min"], choice["max"]]
             for value in values:
-                compose("train", [f"{key}={value}", f"output_dir={tmp_path}"])
+                builds(f"{key}={value}", tmp_path)
 
 
 def test_under_slurm_the_folder_is_the_jobs(
