@@ -93,7 +93,9 @@ def test_samples_of_a_run_lie_in_it(run: Path, command: Command) -> None:
 def test_training_from_the_command_line(tmp_path: Path, command: Command) -> None:
     here = Path.cwd()
     fast = ["debug=limit", "model=rnn_gauss", "trainer.max_epochs=1", "callbacks.pictures=null"]
-    shown = command("train.py", *SMALL, *fast, f"hydra.run.dir={tmp_path}")
+    command.run("train.py", *SMALL, *fast, f"hydra.run.dir={tmp_path}", "ckpt=last")
+    shown, told = command.capfd.readouterr()
+    assert "nothing to resume" in told and "nothing to resume" not in shown
     assert (tmp_path / ".hydra" / "config.yaml").is_file() and Path.cwd() == here
     overrides = (tmp_path / ".hydra" / "overrides.yaml").read_text()
     assert "model=rnn_gauss" in overrides
