@@ -173,16 +173,17 @@ def conclude(
         f"{module.model.parameter_count:,} parameters, {trainer.global_step:,} updates"
         + (f"; scores of the best weights, after epoch {epoch:g}" if epoch else "")
     )
-    console.print(
-        "results: metrics.json, metrics.csv, samples/ and checkpoints/ in", soft_wrap=True
-    )
+    names = ("metrics.json", "metrics.csv", "samples/", "checkpoints/")
+    left = [name for name in names if (folder / name).exists()]
+    console.print(f"results: {', '.join(left)} in", soft_wrap=True)
     console.print(f"  {shown(folder)}", soft_wrap=True)
     page = show(cfg, trainer, module, figures) if cfg.report and not trainer.fast_dev_run else None
     if page is not None:
         console.print(f"to look at: {shown(page)}", soft_wrap=True)
     bounds = "" if exact else " --k 40"
-    console.print(f"next: python evaluate.py {shown(folder)}{bounds}", soft_wrap=True)
-    console.print(f"      python generate.py {shown(folder)} --n 16", soft_wrap=True)
+    if "checkpoints/" in left:
+        console.print(f"next: python evaluate.py {shown(folder)}{bounds}", soft_wrap=True)
+        console.print(f"      python generate.py {shown(folder)} --n 16", soft_wrap=True)
     if (recorded := unsent(trainer.loggers)) is not None:
         console.print(f"      wandb sync {shown(recorded)}", soft_wrap=True)
 

@@ -100,7 +100,18 @@ def test_training_from_the_command_line(tmp_path: Path, command: Command) -> Non
     overrides = (tmp_path / ".hydra" / "overrides.yaml").read_text()
     assert "model=rnn_gauss" in overrides
     assert "log p(x)" in shown and f"evaluate.py {tmp_path}" in shown
+    assert "results: metrics.json, metrics.csv, samples/, checkpoints/ in" in shown
     assert json.loads((tmp_path / "metrics.json").read_text())["updates"] == 1
+
+
+@pytest.mark.parametrize("debug", ["fast", "overfit"])
+def test_only_files_that_are_there_are_named_at_the_end(
+    debug: str, tmp_path: Path, command: Command
+) -> None:
+    few = [f"debug={debug}", "trainer.max_epochs=1", "test=false", "report=false"]
+    shown = command("train.py", *SMALL, *few, "model=rnn_gauss", f"hydra.run.dir={tmp_path}")
+    assert "results: metrics.json, samples/ in" in shown and "evaluate.py" not in shown
+    assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "metrics.csv").exists()
 
 
 @pytest.mark.slow
