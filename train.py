@@ -299,7 +299,7 @@ def main(cfg: "DictConfig") -> float:
         if sweep and cfg.trainer.devices != 1:
             raise ValueError(
                 f"trainer.devices={cfg.trainer.devices} with -m would start every job on "
-                "every process: use one device a job, trainer.strategy=ddp_spawn, or single runs"
+                "every process: use one device a job, or single runs"
             )
         check_given(cfg)
         if not sweep and (cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1):
