@@ -20,7 +20,7 @@ from PIL import Image
 import train
 from callbacks.drawing import draw, draw_latents, lanes
 from callbacks.gradients import Gradients
-from callbacks.latents import Latents
+from callbacks.latents import Latents, starts
 from callbacks.max_norm import MaxNorm, incoming
 from callbacks.progress import Progress
 from callbacks.tables import scores_tables
@@ -163,6 +163,24 @@ def test_latents_that_do_nothing_are_told_once(
         trainer(tmp_path, latents, **options).fit(module, data)
     (said,) = [r.getMessage() for r in caplog.records if "hardly used" in r.getMessage()]
     assert "0 of 4 dimensions" in said and "objective.kl_start" in said
+
+
+def test_only_options_that_the_run_takes_are_recommended(tmp_path: Path) -> None:
+    def recommended(*options: str) -> set[str]:
+        _, module = build(configure(tmp_path, *options))
+        return {option.partition("=")[0] for option in starts(module)}
+
+    warm_up = "objective.kl_start"
+    every = {warm_up, "objective.free_bits", "model.residual", "objective"}
+    assert recommended() == every
+    for choice in ("model=storn", "model=vrnn_i_gauss", "model.residual=true"):
+        assert recommended(choice) == every - {"model.residual"}
+    assert recommended("objective=iwae", "model=dmm") == {warm_up, "objective"}
+    assert recommended("objective=fivo") == {warm_up, "model.residual"}
+    assert recommended("model.checkpoint_steps=9", "objective=warm_up") == {
+        "objective.free_bits",
+        "model.residual",
+    }
 
 
 def test_models_without_latents_have_no_picture_of_them(tmp_path: Path) -> None:
