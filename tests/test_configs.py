@@ -235,6 +235,7 @@ def test_a_pen_head_on_other_frames_names_both(tmp_path: Path) -> None:
     with pytest.raises(Exception) as error:
         train.run(cfg)
     assert "PenMixture" in str(error.value) and "x.dim=4" in str(error.value)
+    assert "leave x.dim at its default" in str(error.value)
 
 
 def test_a_head_for_other_data_names_what_fits(tmp_path: Path) -> None:
