@@ -33,8 +33,10 @@ def test_scores_are_those_of_training_and_go_to_a_file(
     assert tested == {key for key in figures if key.startswith("test/")}
     for key in tested:
         assert figures[key] == pytest.approx(trained[key], rel=1e-5, abs=1e-6), key
-    for label in ("ELBO", "IWAE-2", "KL", "standardised", "raw", "paper", "per step"):
+    for label in ("ELBO", "IWAE-2", "KL", "standardised", "raw", "paper"):
         assert label in shown
+    for unit in ("sequence", "step"):
+        assert command.matches(rf" nats per +\n split +{unit} +standardised ", shown)
     assert max(map(len, shown.splitlines())) <= 80 and "±\n" not in re.sub(" +\n", "\n", shown)
 
 
