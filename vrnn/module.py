@@ -38,8 +38,9 @@ class VRNNModule(LightningModule):
         seed: of all noise, which is a function of the seed, the rank and the number of the update.
 
     Raises:
-        ValueError: if there are fewer particles than one, or a part of the model or of the
-            objective refuses its arguments.
+        ValueError: if there are fewer particles than one.
+        InstantiationException: Hydra's, if a part of the model or of the objective refuses its
+            arguments; its `__cause__` says why.
 
     Attributes:
         figures: the last validation and test scores, keys `split/name`, in double precision.
