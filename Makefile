@@ -1,4 +1,4 @@
-# make train: set up, then train on embedded handwriting.   make test: set up, then run all tests.
+# make train: set up, then train on embedded handwriting.   make test: set up, then run the tests; make test-slow: the slow ones.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

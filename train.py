@@ -173,16 +173,17 @@ def conclude(
         f"{module.model.parameter_count:,} parameters, {trainer.global_step:,} updates"
         + (f"; scores of the best weights, after epoch {epoch:g}" if epoch else "")
     )
-    console.print(
-        "results: metrics.json, metrics.csv, samples/ and checkpoints/ in", soft_wrap=True
-    )
+    names = ("metrics.json", "metrics.csv", "samples/", "checkpoints/")
+    left = [name for name in names if (folder / name).exists()]
+    console.print(f"results: {', '.join(left)} in", soft_wrap=True)
     console.print(f"  {shown(folder)}", soft_wrap=True)
     page = show(cfg, trainer, module, figures) if cfg.report and not trainer.fast_dev_run else None
     if page is not None:
         console.print(f"to look at: {shown(page)}", soft_wrap=True)
     bounds = "" if exact else " --k 40"
-    console.print(f"next: python evaluate.py {shown(folder)}{bounds}", soft_wrap=True)
-    console.print(f"      python generate.py {shown(folder)} --n 16", soft_wrap=True)
+    if "checkpoints/" in left:
+        console.print(f"next: python evaluate.py {shown(folder)}{bounds}", soft_wrap=True)
+        console.print(f"      python generate.py {shown(folder)} --n 16", soft_wrap=True)
     if (recorded := unsent(trainer.loggers)) is not None:
         console.print(f"      wandb sync {shown(recorded)}", soft_wrap=True)
 
@@ -217,9 +218,14 @@ def finished_before(cfg: "DictConfig") -> dict[str, float] | None:
     """The figures of this job of a sweep if it came to its end before; it is not run again."""
     from omegaconf import OmegaConf
 
-    from callbacks.record import finished
+    from callbacks.record import finished, options_of
 
-    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    before = options_of(Path(cfg.output_dir))
+    if before is None:
+        return None
+    if cfg.x.dim is None:  # The run before has taken it from the data.
+        cfg = OmegaConf.merge(cfg, {"x": {"dim": before["x"]["dim"]}})
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
     figures = finished(Path(cfg.output_dir), plain)
     if figures is not None:
         log.info("%s came to its end before, so it is not run again", cfg.output_dir)
@@ -285,17 +291,21 @@ def main(cfg: "DictConfig") -> float:
         name = f"{Path(hydra_cfg.sweep.dir).name} {' '.join(words)}"
         cfg.logger.wandb.group = name[:128]
     figures: dict[str, float] = {}
+    if sweep:
+        # Refused, the sweep ends, and the results that are there stay as they are.
+        with readable_errors():
+            figures = finished_before(cfg) or {}
     with readable_errors(Path(cfg.output_dir), end=not sweep):
         if sweep and cfg.trainer.devices != 1:
             raise ValueError(
                 f"trainer.devices={cfg.trainer.devices} with -m would start every job on "
-                "every process: use one device a job, trainer.strategy=ddp_spawn, or single runs"
+                "every process: use one device a job, or single runs"
             )
         check_given(cfg)
         if not sweep and (cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1):
             check_folder(str(OmegaConf.to_container(hydra_cfg.run, resolve=False)))
         try:
-            figures = (finished_before(cfg) if sweep else None) or run(cfg)
+            figures = figures or run(cfg)
         except (KeyboardInterrupt, SystemExit) as end:
             if getattr(end, "code", 1) == 1:  # Ctrl-C, or Lightning's answer to it.
                 tell_how_to_go_on(Path(hydra_cfg.sweep.dir if sweep else cfg.output_dir), sweep)

@@ -10,6 +10,7 @@ from callbacks.drawing import draw_latents
 from callbacks.tracking import save_picture
 from datamodules.base import SequenceBatch
 from vrnn.diagnostics import LatentUse, latent_use
+from vrnn.networks import StandardNormal
 
 __all__ = ["Latents"]
 
@@ -62,20 +63,34 @@ class Latents(Callback):
         if trainer.is_global_zero:
             figure = draw_latents(*(torch.nan_to_num(part).cpu().numpy() for part in use))
             save_picture(trainer, figure, self.folder, "latent/use", "latents")
-            self.alarm(trainer.current_epoch, use)
+            self.alarm(trainer.current_epoch, use, pl_module)
 
-    def alarm(self, epoch: int, use: LatentUse) -> None:
+    def alarm(self, epoch: int, use: LatentUse, module: LightningModule) -> None:
         """Warns once of a posterior that has fallen together with the prior."""
         kl = float(use.kl.sum())
         if self.alarmed or epoch == 0 or kl >= UNUSED:
             return
         self.alarmed = True
+        options = starts(module)
         log.warning(
             "the latents are hardly used: KL is %.4f nats a step, and %d of %d dimensions are "
-            "active. To give them a start, try objective.kl_start=0.1 with "
-            "objective.kl_steps=..., objective.free_bits=..., model.residual=true or "
-            "objective=fivo",
+            "active%s",
             kl,
             int(use.active.sum()),
             len(use.active),
+            f". To give them a start, try {', or '.join(options)}" if options else "",
         )
+
+
+def starts(module: LightningModule) -> list[str]:
+    """Options that may bring latents into use, of those that this run's model and objective take
+    and were not given."""
+    model, objective = module.model, module.objective
+    learned = not isinstance(model.cell.prior, StandardNormal)
+    taken = {
+        "objective.kl_start=0.1 with objective.kl_steps=...": objective.kl_steps == 0,
+        "objective.free_bits=...": getattr(objective, "free_bits", None) == 0,
+        "model.residual=true": learned and getattr(model.cell, "residual", None) is False,
+        "objective=fivo": objective.name != "fivo" and model.checkpoint_steps is None,
+    }
+    return [option for option, fits in taken.items() if fits]

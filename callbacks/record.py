@@ -21,7 +21,7 @@ from callbacks.samples import spread
 from datamodules.base import SequenceData
 from datamodules.ragged import Ragged
 
-__all__ = ["finished", "fingerprint", "first_change", "flat", "record"]
+__all__ = ["finished", "fingerprint", "first_change", "flat", "options_of", "record"]
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetrics", "numpy")
 CODE_AT = Path(__file__).resolve().parent.parent
@@ -67,10 +67,12 @@ def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None
     Raises:
         ValueError: if it was one with other options.
     """
+    before = options_of(folder)
+    if before is None:
+        return None
     try:
         figures: dict[str, float] = json.loads((folder / "metrics.json").read_text())
-        before = json.loads((folder / "run.json").read_text())["config"]
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError):
         return None
     if changed := first_change(before, config, FREE):
         key, was, now = changed
@@ -79,6 +81,15 @@ def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None
             "sweep a folder of its own by hydra.sweep.dir="
         )
     return figures
+
+
+def options_of(folder: Path) -> dict[str, Any] | None:
+    """The options of the last run in this folder; None if there was none."""
+    try:
+        options: dict[str, Any] = json.loads((folder / "run.json").read_text())["config"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    return options
 
 
 def first_change(

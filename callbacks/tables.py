@@ -38,13 +38,16 @@ def scores_tables(
     """
     tables = []
     for unit, rows in score_rows(figures, splits, spaces, labels(particles, exact)):
-        # Narrow enough for 80 columns.
-        table = Table("split", unit, box=box.SIMPLE, padding=(0, 1, 0, 0))
+        # Narrow enough for 80 columns; what is wider breaks, labels stay whole.
+        table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+        header = unit.replace(" per ", " per\n") if len(spaces) > 2 else unit
+        for name in ("split", header):
+            table.add_column(name, no_wrap=True)
         for space in spaces:
-            table.add_column(space, justify="right", no_wrap=True)
+            table.add_column(space, justify="right", overflow="fold")
         for _, section in groupby(rows, key=lambda row: row[0]):
-            for row in section:
-                table.add_row(*row)
+            for split, label, *cells in section:
+                table.add_row(split, label, *(cell.replace(" (", "\n(") for cell in cells))
             table.add_section()
         tables.append(table)
     notes = ["± one standard error over sequences"]

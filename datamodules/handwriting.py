@@ -12,6 +12,7 @@ from datamodules.iam import CONVENTIONS, PAPER_SCALE, PAPER_SHIFT, split_forms
 from datamodules.iam_corpus import read_corpus
 from datamodules.problems import Missing, check_missing
 from datamodules.ragged import Ragged
+from datamodules.splits import SPLITS
 from datamodules.synthetic_handwriting import Style, line
 
 __all__ = ["IAM", "PenData", "SyntheticHandwriting"]
@@ -84,6 +85,11 @@ class IAM(PenData):
         self.lists |= {
             k: v for k, v in {"train": train, "val": val, "test": test}.items() if v is not None
         }
+        if missed := [f"data.{part}=" for part in SPLITS if part not in self.lists]:
+            raise ValueError(
+                "data.split=null is for lists of forms of one's own; give them by "
+                f"{', '.join(missed)}"
+            )
         self.cache = cache_root(self.root, cache)
         self.split_seed, self.missing = split_seed, missing
 

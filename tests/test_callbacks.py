@@ -20,7 +20,7 @@ from PIL import Image
 import train
 from callbacks.drawing import draw, draw_latents, lanes
 from callbacks.gradients import Gradients
-from callbacks.latents import Latents
+from callbacks.latents import Latents, starts
 from callbacks.max_norm import MaxNorm, incoming
 from callbacks.progress import Progress
 from callbacks.tables import scores_tables
@@ -165,6 +165,24 @@ def test_latents_that_do_nothing_are_told_once(
     assert "0 of 4 dimensions" in said and "objective.kl_start" in said
 
 
+def test_only_options_that_the_run_takes_are_recommended(tmp_path: Path) -> None:
+    def recommended(*options: str) -> set[str]:
+        _, module = build(configure(tmp_path, *options))
+        return {option.partition("=")[0] for option in starts(module)}
+
+    warm_up = "objective.kl_start"
+    every = {warm_up, "objective.free_bits", "model.residual", "objective"}
+    assert recommended() == every
+    for choice in ("model=storn", "model=vrnn_i_gauss", "model.residual=true"):
+        assert recommended(choice) == every - {"model.residual"}
+    assert recommended("objective=iwae", "model=dmm") == {warm_up, "objective"}
+    assert recommended("objective=fivo") == {warm_up, "model.residual"}
+    assert recommended("model.checkpoint_steps=9", "objective=warm_up") == {
+        "objective.free_bits",
+        "model.residual",
+    }
+
+
 def test_models_without_latents_have_no_picture_of_them(tmp_path: Path) -> None:
     data, module = build(configure(tmp_path, "model=rnn_gauss"))
     latents = Latents(str(tmp_path / "samples"))
@@ -177,18 +195,36 @@ def test_unknown_guards_are_refused() -> None:
         Gradients("ignore")
 
 
-def test_tables_fit_into_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("runs", [False, True])
+def test_tables_fit_into_a_terminal(runs: bool, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
     names = ["elbo", "iwae", "paper"]
     keys = [f"test/{name}{space}" for name in names for space in ("", "_raw", "_paper")]
     values = {"": -12345.6, "_per_step": -12.3456, "_se": 123.4, "_per_step_se": 0.1234}
+    if runs:
+        values |= {"_run_se": 1.2, "_per_step_run_se": 0.0012}
     figures = {key + suffix: value for key in keys for suffix, value in values.items()}
     spaces = ["standardised", "raw", "paper"]
     Console(width=80).print(scores_tables(figures, ["test"], spaces, 40, False))
     shown = capsys.readouterr().out
     assert shown.count("-12,345.6 ± 123.4") == shown.count("-12.3456 ± 0.1234") == 9
-    assert "IWAE-40" in shown and "nats per" in shown and "…" not in shown
+    assert shown.count("(1.2)") == shown.count("(0.0012)") == 9 * runs
+    for label in ("ELBO", "IWAE-40", "paper-40*", "nats per"):
+        assert shown.count(label) == 2
+    assert "…" not in shown
+
+
+def test_scores_too_wide_for_a_terminal_break(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    spaces = ["standardised", "raw", "paper"]
+    keys = [f"test/elbo{space}" for space in ("", "_raw", "_paper")]
+    figures = dict.fromkeys(keys, -12345678.9) | {f"{key}_se": 1234567.8 for key in keys}
+    Console(width=80).print(scores_tables(figures, ["test"], spaces, 40, False))
+    shown = capsys.readouterr().out
+    assert shown.count("-12,345,678.9") == shown.count("1,234,567.8") == 3
+    assert "ELBO" in shown and "…" not in shown
 
 
 def test_wandb_never_asks_and_remembers_its_run(

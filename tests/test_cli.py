@@ -33,8 +33,10 @@ def test_scores_are_those_of_training_and_go_to_a_file(
     assert tested == {key for key in figures if key.startswith("test/")}
     for key in tested:
         assert figures[key] == pytest.approx(trained[key], rel=1e-5, abs=1e-6), key
-    for label in ("ELBO", "IWAE-2", "KL", "standardised", "raw", "paper", "per step"):
+    for label in ("ELBO", "IWAE-2", "KL", "standardised", "raw", "paper"):
         assert label in shown
+    for unit in ("sequence", "step"):
+        assert command.matches(rf" nats per +\n split +{unit} +standardised ", shown)
     assert max(map(len, shown.splitlines())) <= 80 and "±\n" not in re.sub(" +\n", "\n", shown)
 
 
@@ -93,12 +95,25 @@ def test_samples_of_a_run_lie_in_it(run: Path, command: Command) -> None:
 def test_training_from_the_command_line(tmp_path: Path, command: Command) -> None:
     here = Path.cwd()
     fast = ["debug=limit", "model=rnn_gauss", "trainer.max_epochs=1", "callbacks.pictures=null"]
-    shown = command("train.py", *SMALL, *fast, f"hydra.run.dir={tmp_path}")
+    command.run("train.py", *SMALL, *fast, f"hydra.run.dir={tmp_path}", "ckpt=last")
+    shown, told = command.capfd.readouterr()
+    assert "nothing to resume" in told and "nothing to resume" not in shown
     assert (tmp_path / ".hydra" / "config.yaml").is_file() and Path.cwd() == here
     overrides = (tmp_path / ".hydra" / "overrides.yaml").read_text()
     assert "model=rnn_gauss" in overrides
     assert "log p(x)" in shown and f"evaluate.py {tmp_path}" in shown
+    assert "results: metrics.json, metrics.csv, samples/, checkpoints/ in" in shown
     assert json.loads((tmp_path / "metrics.json").read_text())["updates"] == 1
+
+
+@pytest.mark.parametrize("debug", ["fast", "overfit"])
+def test_only_files_that_are_there_are_named_at_the_end(
+    debug: str, tmp_path: Path, command: Command
+) -> None:
+    few = [f"debug={debug}", "trainer.max_epochs=1", "test=false", "report=false"]
+    shown = command("train.py", *SMALL, *few, "model=rnn_gauss", f"hydra.run.dir={tmp_path}")
+    assert "results: metrics.json, samples/ in" in shown and "evaluate.py" not in shown
+    assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "metrics.csv").exists()
 
 
 @pytest.mark.slow

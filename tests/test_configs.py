@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, instantiate
 from iam_tree import write_corpus
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 from small_corpora import ROLLS, write
 
 import train
@@ -72,9 +72,10 @@ def tiny(data: str, iam: Path) -> list[str]:
     return (sounds | others | small)[data]
 
 
-def kinds_of(model: str, data: str, folder: Path) -> tuple[tuple[str, ...], str]:
-    cfg = configure(folder, f"model={model}", f"data={data}", "data.seed=0", lines=False)
-    return get_class(cfg.model.likelihood._target_).kinds, cfg.x.kind
+def fits(cfg: DictConfig) -> bool:
+    """The model takes frames of the kind that the data give."""
+    mixture_of_bits = cfg.x.kind == "binary" and "components" in cfg.model.likelihood
+    return cfg.x.kind in get_class(cfg.model.likelihood._target_).kinds and not mixture_of_bits
 
 
 # These differ from others in their files only.
@@ -95,14 +96,13 @@ def test_every_model_trains_on_every_data_set_or_says_why_not(
 ) -> None:
     choice = [f"model={model}", f"data={data}", *tiny(data, iam)]
     cfg = configure(tmp_path, *choice, *ONE_BATCH, lines=False)
-    kinds, wanted = kinds_of(model, data, tmp_path)
-    mixture_of_bits = wanted == "binary" and "components" in cfg.model.likelihood
-    if wanted in kinds and not mixture_of_bits:
+    if fits(cfg):
         train.run(cfg)
         return
     with pytest.raises(ValueError) as error:
         train.run(cfg)
-    if mixture_of_bits:
+    kinds, wanted = get_class(cfg.model.likelihood._target_).kinds, cfg.x.kind
+    if wanted == "binary" and "components" in cfg.model.likelihood:
         assert f"data={data}" in str(error.value) and "model=vrnn_bernoulli" in str(error.value)
         return
     for name in (cfg.model.likelihood._target_.rpartition(".")[2], data, *kinds, wanted):
@@ -230,11 +230,20 @@ def test_every_configuration_begins_with_its_command(path: Path) -> None:
             assert named[1] == "/".join(rest)
 
 
+@pytest.mark.parametrize("path", sorted((CONF / "model").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_command_of_a_model_names_data_that_it_takes(path: Path) -> None:
+    _, _, program, *words = path.read_text().partition("\n")[0].split()
+    assert program == "train.py"
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert fits(compose("train", words))
+
+
 def test_a_pen_head_on_other_frames_names_both(tmp_path: Path) -> None:
     cfg = configure(tmp_path, "x.dim=4")
     with pytest.raises(Exception) as error:
         train.run(cfg)
     assert "PenMixture" in str(error.value) and "x.dim=4" in str(error.value)
+    assert "leave x.dim at its default" in str(error.value)
 
 
 def test_a_head_for_other_data_names_what_fits(tmp_path: Path) -> None:

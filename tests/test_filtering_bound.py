@@ -45,7 +45,11 @@ def test_its_mean_weight_is_the_kalman_likelihood(kalman, resampling):
 
 @torch.no_grad()
 @pytest.mark.parametrize("window", [1, 4, 12])
-@pytest.mark.parametrize("objective", [IWAE(64), FIVO(64)], ids=lambda o: o.name)
+@pytest.mark.parametrize(
+    "objective",
+    [IWAE(64), FIVO(64), FIVO(64, resampling="never")],
+    ids=["iwae", "fivo", "fivo-never"],
+)
 def test_windows_that_carry_the_state_add_up_to_a_bound(objective, window):
     exact = StateSpace(x_dim=2, z_dim=1, h_dim=2)
     gain, slope, offset, covariance = best_step_by_step(exact)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from iam_tree import FORMS, write_corpus, write_list
 
+from datamodules.handwriting import IAM
 from datamodules.iam import CONVENTIONS, PAPER_SCALE, PAPER_SHIFT, split_forms
 from datamodules.iam_corpus import read_corpus
 
@@ -62,6 +63,11 @@ def test_fractions_out_of_range_are_refused(root: Path, val: str | float) -> Non
 def test_only_val_is_a_fraction(root: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.test=0\.1"):
         split_forms(root, train="trainset", val="testset_v", test=0.1)
+
+
+def test_without_a_split_every_list_is_asked_for(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.split=null .* by data\.val=, data\.test=$"):
+        IAM(root, split=None, train="trainset")
 
 
 def test_an_unknown_list_is_named_with_those_that_exist(root: Path) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from helpers import CONF, Command
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from small_corpora import write as write_corpus
 
 from callbacks.sweep import Row, overrides, rows, write
 
-SMALL = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
-SMALL += ["data.lines=2", "data.val_lines=1", "data.test_lines=1"]
-SMALL += ["model=rnn_gauss", "debug=fast", "untrained=false", "test=false"]
+FAST = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+FAST += ["model=rnn_gauss", "debug=fast", "untrained=false", "test=false"]
+SMALL = [*FAST, "data.lines=2", "data.val_lines=1", "data.test_lines=1"]
 
 
 def job(folder: Path, words: list[str], figures: dict[str, float] | str) -> None:
@@ -147,6 +149,22 @@ def test_a_failed_job_shows_and_only_it_is_run_again(
     # The same folder for another sweep would mix them up.
     shown = command.fails("train.py", "-m", *options, "optim.lr=0.1")
     assert "holds the results of other options (optim.lr was 0.001, not 0.1)" in shown
+    assert not list(tmp_path.glob("*/error.txt")), "the results that are there are still good"
+
+
+def test_a_sweep_over_files_of_any_width_is_not_run_twice(
+    tmp_path: Path, command: Command
+) -> None:
+    root = tmp_path / "csv_folder"
+    write_corpus("csv_folder", root)
+    options = [*FAST, "data=csv_folder", f"data.root={root}", "data.num_workers=0"]
+    options += [f"hydra.sweep.dir={tmp_path / 'sweep'}", "seed=0,1"]
+    command("train.py", "-m", *options)
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.glob("sweep/*/metrics.json")}
+    assert len(written) == 2
+    command("train.py", "-m", *options)
+    assert {file: file.stat().st_mtime_ns for file in written} == written
+    assert summary(tmp_path / "sweep") == {"rnn_gauss_csv_folder": (2, 0)}
 
 
 def broken() -> dict[str, str]:
@@ -208,7 +226,7 @@ SWEEPS = sorted(p.stem for p in (CONF / "sweep").glob("*.yaml") if not p.stem.st
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_every_value_of_a_sweep_composes(name: str, tmp_path: Path) -> None:
+def test_every_value_of_a_sweep_builds(name: str, tmp_path: Path) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(
             "train", [f"sweep={name}", f"output_dir={tmp_path}"], return_hydra_config=True
@@ -217,7 +235,11 @@ def test_every_value_of_a_sweep_composes(name: str, tmp_path: Path) -> None:
         assert isinstance(params, dict) and params
         for key, values in params.items():
             for value in values.split(","):
-                compose("train", [f"{key}={value}", f"output_dir={tmp_path}"])
+                builds(f"{key}={value}", tmp_path)
+
+
+def builds(override: str, folder: Path) -> None:
+    instantiate(compose("train", [override, f"output_dir={folder}"]).objective)
 
 
 @pytest.mark.parametrize("name", ["grid", "bayes"])
@@ -230,7 +252,7 @@ def test_wandb_sweeps_give_overrides(name: str, tmp_path: Path) -> None:
         for key, choice in sweep["parameters"].items():
             values = choice.get("values") or [choice["min"], choice["max"]]
             for value in values:
-                compose("train", [f"{key}={value}", f"output_dir={tmp_path}"])
+                builds(f"{key}={value}", tmp_path)
 
 
 def test_under_slurm_the_folder_is_the_jobs(

@@ -140,8 +140,8 @@ class PenMixture(Likelihood):
         super().__init__()
         if x_dim != 3:
             raise ValueError(
-                "model.likelihood=PenMixture describes frames [pen, dx, dy], but the data's have "
-                f"x.dim={x_dim} numbers; choose a data set of pen trajectories or "
+                f"model.likelihood=PenMixture describes frames [pen, dx, dy], not x.dim={x_dim} "
+                "numbers; of pen trajectories leave x.dim at its default, of other data choose "
                 "x.likelihood=vrnn.likelihoods.GaussianMixture"
             )
 

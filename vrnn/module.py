@@ -38,8 +38,9 @@ class VRNNModule(LightningModule):
         seed: of all noise, which is a function of the seed, the rank and the number of the update.
 
     Raises:
-        ValueError: if there are fewer particles than one, or a part of the model or of the
-            objective refuses its arguments.
+        ValueError: if there are fewer particles than one.
+        InstantiationException: Hydra's, if a part of the model or of the objective refuses its
+            arguments; its `__cause__` says why.
 
     Attributes:
         figures: the last validation and test scores, keys `split/name`, in double precision.
@@ -115,7 +116,8 @@ class VRNNModule(LightningModule):
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         # The objective's own bound chooses the best weights, beside the ELBO.
-        self.score(batch, self.val_scores, self.objective.particles, {"elbo", self.objective.name})
+        bounds, particles = {"elbo", self.objective.name}, self.objective.particles
+        self.score(batch, self.val_scores, particles, bounds, "objective.particles")
 
     def on_validation_epoch_end(self) -> None:
         self.report("val", self.val_scores)
@@ -130,10 +132,15 @@ class VRNNModule(LightningModule):
         self.report("test", self.test_scores)
 
     def score(
-        self, batch: SequenceBatch, scores: Scores, particles: int, bounds: set[str]
+        self,
+        batch: SequenceBatch,
+        scores: Scores,
+        particles: int,
+        bounds: set[str],
+        option: str = "particles",
     ) -> None:
         x, mask, ids, resampling = batch.x, batch.mask, batch.ids, self.objective.resampling
-        figures = score(self.model, x, mask, ids, particles, self.seed, bounds, resampling)
+        figures = score(self.model, x, mask, ids, particles, self.seed, bounds, resampling, option)
         scores.update(batch.ids, batch.mask.sum(0), figures)
 
     def report(self, split: str, scores: Scores) -> None:

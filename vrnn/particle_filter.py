@@ -25,7 +25,7 @@ RESAMPLING = ("multinomial", "systematic", "never")
 
 
 class Resampling(NamedTuple):
-    """When a particle filter draws its particles anew, by their weights, and how."""
+    """When a particle filter draws its particles anew on the way, by their weights, and how."""
 
     how: str = "multinomial"
     """One of `RESAMPLING`."""
@@ -113,7 +113,9 @@ def particle_filter(
         few = effective_sample_size(log_w) < threshold * K
         collected = few if how != "never" and not last else few.new_full((B,), last)
         ancestors, state = own, step.state
-        if how != "never":
+        # After the last step always: a window goes on from particles of equal weight, or no sum
+        # over windows would be a bound.
+        if how != "never" or last:
             drawn = draw_ancestors(log_w, uniform[t], how)
             ancestors = torch.where(collected, drawn, own)
             state = take(state, ancestors)
@@ -149,7 +151,10 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
 
 
 def draw_ancestors(log_w: Tensor, uniform: Tensor, how: str) -> Tensor:
-    """Draws K particles with replacement, by their weights. Shapes: (K, B), (K, B) -> (K, B)."""
+    """Draws K particles with replacement, by their weights, independently or systematically.
+
+    Shapes: (K, B), (K, B) -> (K, B).
+    """
     cumulative = log_w.detach().double().softmax(0).cumsum(0).T.contiguous()
     K = len(log_w)
     uniform = uniform.double()  # In single precision (K - 1 + u) / K may be 1.
