@@ -1,12 +1,10 @@
-"""What is freed stays with the process that training has asked to keep it; what would not fit is
-told."""
+"""What is freed stays with the process that training has asked to keep it."""
 
 import platform
 import subprocess
 import sys
 
 import pytest
-from helpers import build, configure, trainer
 
 UPDATES = """
 import resource
@@ -36,13 +34,3 @@ def test_an_update_uses_the_memory_that_the_last_one_freed():
         command = [sys.executable, "-c", UPDATES.format(keep=keep)]
         pages[keep] = int(subprocess.check_output(command))
     assert pages[True] < pages[False] / 4
-
-
-@pytest.mark.parametrize("option", ["objective.particles", "particles"])
-def test_too_many_particles_are_told_with_the_option_that_gave_them(option, tmp_path, monkeypatch):
-    data, module = build(configure(tmp_path, "objective=fivo"))
-    loop = trainer(tmp_path)
-    monkeypatch.setattr("vrnn.memory.free_memory", lambda: 0)
-    evaluate = loop.test if option == "particles" else loop.validate
-    with pytest.raises(ValueError, match=rf"would fit \({option}\)"):
-        evaluate(module, data)

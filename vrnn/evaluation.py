@@ -82,7 +82,6 @@ def score(
     seed: int = 0,
     bounds: Collection[str] = ("elbo", "iwae", "paper"),
     resampling: Resampling = USUAL,
-    option: str = "particles",
 ) -> dict[str, Tensor]:
     """Computes bounds of each sequence.
 
@@ -95,7 +94,6 @@ def score(
         bounds: keys of `BOUNDS`; for a model without latents they are all the same, and "elbo"
             always among them, but it has no "open_loop".
         resampling: of the particle filter behind "fivo".
-        option: by which K was given, for the error where it is too many.
 
     Returns:
         Nats per sequence, each (B,), float64: "elbo", "log_likelihood" and "kl" as means over the
@@ -118,7 +116,6 @@ def score(
     if {"elbo", "iwae", "paper"} & set(bounds):
         figures |= trajectories(model, x, mask, ids, particles, seed, bounds)
     if "fivo" in bounds:
-        check_memory(len(x), particles, model.z_dim, option)
         figures["fivo"] = filtered(model, x, mask, ids, particles, seed, resampling)
     if "open_loop" in bounds:
         noise = sequence_noise(ids, mask, model.z_dim, range(1), seed, x.dtype)
@@ -137,6 +134,7 @@ def filtered(
     resampling: Resampling,
 ) -> Tensor:
     """The filtering bound of each sequence, (B,), float64."""
+    check_memory(len(x), particles, model.z_dim)
     scores = []
     for part in chunks(len(ids), FILTER_ROWS // particles):
         columns = slice(part.start, part.stop)

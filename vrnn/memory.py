@@ -69,22 +69,15 @@ def memory_told(
         ) from error
 
 
-def check_memory(steps: int, particles: int, z_dim: int, option: str) -> None:
+def check_memory(steps: int, particles: int, z_dim: int) -> None:
     """Refuses more particles of one sequence than memory holds: of each step their noise, twice
-    while it is drawn, and what the filter remembers.
-
-    Args:
-        option: by which their number was given.
-
-    Raises:
-        ValueError: naming it, and how many would fit.
-    """
+    while it is drawn, and what the filter remembers."""
     needed = 4 * steps * particles * (2 * z_dim + 8)
     if needed > (free := free_memory()):
-        fit = int(particles * free / needed)
         raise ValueError(
             f"{particles:,} particles over {steps:,} steps need {needed / 2**30:,.1f} GiB, but "
-            f"{free / 2**30:,.1f} are free: {fit:,} would fit ({option})"
+            f"{free / 2**30:,.1f} are free: {int(particles * free / needed):,} would fit "
+            "(--k; in training particles=, and under objective=fivo objective.particles=)"
         )
 
 

@@ -116,8 +116,7 @@ class VRNNModule(LightningModule):
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         # The objective's own bound chooses the best weights, beside the ELBO.
-        bounds, particles = {"elbo", self.objective.name}, self.objective.particles
-        self.score(batch, self.val_scores, particles, bounds, "objective.particles")
+        self.score(batch, self.val_scores, self.objective.particles, {"elbo", self.objective.name})
 
     def on_validation_epoch_end(self) -> None:
         self.report("val", self.val_scores)
@@ -132,15 +131,10 @@ class VRNNModule(LightningModule):
         self.report("test", self.test_scores)
 
     def score(
-        self,
-        batch: SequenceBatch,
-        scores: Scores,
-        particles: int,
-        bounds: set[str],
-        option: str = "particles",
+        self, batch: SequenceBatch, scores: Scores, particles: int, bounds: set[str]
     ) -> None:
         x, mask, ids, resampling = batch.x, batch.mask, batch.ids, self.objective.resampling
-        figures = score(self.model, x, mask, ids, particles, self.seed, bounds, resampling, option)
+        figures = score(self.model, x, mask, ids, particles, self.seed, bounds, resampling)
         scores.update(batch.ids, batch.mask.sum(0), figures)
 
     def report(self, split: str, scores: Scores) -> None:
