@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.errors import readable_errors
-from callbacks.sweep import overrides, read_figures
+from callbacks.sweep import overrides
+from reports.evaluated import read_evaluated
 from reports.run import Run, checkpoints, read_run
 from reports.scores import read_published, unit_of
 from reports.table_text import Line, Part, show, write
@@ -80,9 +81,7 @@ def with_scores(run: Run) -> Run:
     """Adds what evaluate.py wrote; figures of other particles than the table's are left out."""
     figures = of_particles(run.figures, run.figures.get("particles"))
     for k in (1, FILTERED, K):
-        file = run.folder / f"scores_test_k{k}.json"
-        if file.is_file():
-            figures |= of_particles(read_figures(file, "evaluate the run again"), k)
+        figures |= of_particles(read_evaluated(run.folder, "test", k), k)
     return run._replace(figures=figures)
 
 

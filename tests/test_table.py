@@ -2,9 +2,11 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from helpers import CONF, Command, build, configure, trainer
 
@@ -204,3 +206,40 @@ def test_evaluate_leaves_its_scores_where_the_table_finds_them(
     command("evaluate.py", tmp_path, "--split", "val", "--bounds", "elbo")
     assert (tmp_path / "scores_val_k1.json").is_file()
     write([part], tmp_path)
+
+
+def iwae_of(folder: Path) -> float | None:
+    (part,) = parts(runs_below([folder]))
+    lines = {(line.model, line.figure): line for line in part.lines}
+    return lines["VRNN-Gauss", "IWAE-40"].value
+
+
+def test_scores_of_weights_that_are_gone_are_left_out(
+    tmp_path: Path, command: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, module = build(configure(tmp_path, "model=vrnn_gauss"))
+    fit, best = trainer(tmp_path, max_steps=1), tmp_path / "checkpoints" / "best.ckpt"
+    fit.fit(module, data)
+    fit.save_checkpoint(best)
+    command("evaluate.py", tmp_path)
+    file = tmp_path / "scores_test_k40.json"
+    scores = json.loads(file.read_text())
+    best.touch()
+    assert iwae_of(tmp_path) == scores["test/iwae_paper"], "copied, not trained further"
+    with torch.no_grad():
+        module.model.cell.encoder.out.weight.add_(0.1)
+    fit.save_checkpoint(best)
+    assert iwae_of(tmp_path) is None
+    assert f"{file} is left out" in caplog.text
+
+
+@pytest.mark.parametrize("newer", ["metrics.json", "checkpoints/best.ckpt"])
+def test_scores_that_do_not_tell_their_weights_must_not_be_older_than_these(
+    runs: Path, newer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert iwae_of(runs) == 1310.0
+    (runs / "b" / "checkpoints").mkdir()
+    file = runs / "b" / newer
+    file.touch()
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime + 60))
+    assert iwae_of(runs) is None and "scores_test_k40.json is left out" in caplog.text
