@@ -17,6 +17,9 @@ __all__ = ["Run", "checkpoints", "read_run"]
 MARKS = ("run.json", "metrics.json", "error.txt", "hparams.yaml", ".hydra/config.yaml")
 """Files that tell a run's folder from others."""
 
+CORPUS = {"untrained": "test"}
+"""The splits that scores before training are of."""
+
 
 class Run(NamedTuple):
     """The folder of a run; what it does not hold is empty."""
@@ -69,6 +72,14 @@ class Run(NamedTuple):
             return ""
         train, val, test = (f"{sequences[split]:,}" for split in ("train", "val", "test"))
         return f"{train} sequences of training, {val} of validation and {test} of test"
+
+    def part(self, split: str) -> str:
+        """How much of a split was scored, in words, such as "50 of 1,518 sequences"; empty where
+        all of it was, or nobody knows."""
+        sequences = self.data.get("sequences")
+        whole = sequences.get(CORPUS.get(split, split), 0) if isinstance(sequences, dict) else 0
+        scored = self.figures.get(f"{split}/sequences", whole)
+        return f"{scored:,.0f} of {whole:,} sequences" if scored < whole else ""
 
     @property
     def title(self) -> str:

@@ -10,7 +10,7 @@ import torch
 import yaml
 from helpers import CONF, Command, build, configure, trainer
 
-from reports.scores import read_published
+from reports.published import read_published
 from reports.table import MODELS, Line, parts, runs_below
 from reports.table_text import cells, matrix, missing_of, show, write
 
@@ -35,6 +35,16 @@ def job(folder: Path, model: str, figures: dict[str, float], data: str = "iam") 
     (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
     (folder / "hparams.yaml").write_text(yaml.safe_dump({"model": described, "data": about}))
     (folder / "metrics.json").write_text(json.dumps(figures))
+    return folder
+
+
+def on_data(folder: Path, test: str, size: int = 100, **options: object) -> Path:
+    """Adds what a run says of its data."""
+    hparams = yaml.safe_load((folder / "hparams.yaml").read_text())
+    hparams["data"]["sequences"] = {"train": 900, "val": 100, "test": size}
+    (folder / "hparams.yaml").write_text(yaml.safe_dump(hparams))
+    config = {"model": hparams["model"], "data": options}
+    (folder / "run.json").write_text(json.dumps({"data": {"test": test}, "config": config}))
     return folder
 
 
@@ -68,6 +78,75 @@ def test_the_best_run_on_validation_stands_beside_what_is_published(runs: Path) 
     assert rows["paper-40", "1,360.0"][4] == "+6.0"
     assert lines["RNN-GMM", "log p(x)"].fill is None
     assert any("the best of 2" in note and "data.split=holdout" in note for note in part.notes)
+
+
+def test_data_of_one_name_with_other_test_splits_are_not_compared(tmp_path: Path) -> None:
+    a, b, c = (
+        job(tmp_path / f"{elbo}", "VRNN-Gauss", scored(elbo), "mine") for elbo in (1.0, 2.0, 3.0)
+    )
+    on_data(a, "aaaa", root="/a", window=None, batch_size=1)
+    on_data(b, "bbbb", root="/b", window=None)
+    on_data(c, "cccc", root="/b", window=20)
+    table = parts(runs_below([tmp_path]))
+    assert [part.data for part in table] == [
+        "mine data.root=/a",
+        "mine data.root=/b",
+        "mine data.root=/b data.window=20",
+    ]
+    for part, elbo in zip(table, (1.0, 2.0, 3.0), strict=True):
+        assert [line.value for line in part.lines if line.figure == "ELBO"][1] == elbo
+        assert not any("the best of" in note for note in part.notes)
+    header, _ = matrix(table, missing_of(table))
+    assert len(set(header)) == 5
+    on_data(b, "bbbb", root="/a")
+    assert "mine, test split bbbb" in {part.data for part in parts(runs_below([tmp_path]))}
+
+
+def test_scores_of_a_part_of_the_test_split_are_apart_and_not_beside_what_is_published(
+    tmp_path: Path,
+) -> None:
+    for name, elbo, sequences in (("a", 1300.0, 100), ("b", 1400.0, 50)):
+        figures = scored(elbo, **{"test/sequences": float(sequences)})
+        on_data(job(tmp_path / name, "VRNN-Gauss", figures), "aaaa")
+    whole, part = parts(runs_below([tmp_path]))
+    assert part.data == "iam, 50 of 100 sequences of the test split"
+    lines = [line for p in (whole, part) for line in p.lines if line.figure == "ELBO"]
+    shown = [(line.value, line.published) for line in lines if line.model == "VRNN-Gauss"]
+    assert shown == [(1300, 1337), (1400, None)]
+    assert any("was scored on 50 of 100 sequences" in note for note in part.notes)
+    scores = {"test/elbo_paper": 1390.0, "test/sequences": 100.0}
+    (tmp_path / "b" / "scores_test_k1.json").write_text(json.dumps(scores))
+    (table,) = parts(runs_below([tmp_path]))
+    assert any("the best of 2" in note for note in table.notes), "evaluate.py has scored all of it"
+
+
+def in_spaces(standardised: float, raw: float, steps: float = 10) -> dict[str, float]:
+    spaces = {"": standardised, "_raw": raw}
+    figures = {f"{split}/elbo{s}": v for split in ("val", "test") for s, v in spaces.items()}
+    return figures | {f"{key}_per_step": v / steps for key, v in figures.items()}
+
+
+def test_densities_and_probabilities_are_compared_in_raw_units_only(tmp_path: Path) -> None:
+    job(tmp_path / "a", "VRNN-Gauss", in_spaces(-100.0, -400.0), "blizzard")
+    (alone,) = parts(runs_below([tmp_path]))
+    assert alone.unit == "nats per sequence, standardised"
+    assert {line.published for line in alone.lines} > {9223}
+    folder = job(tmp_path / "b", "VRNN-Gauss", in_spaces(-300.0, -300.0), "blizzard")
+    hparams = yaml.safe_load((folder / "hparams.yaml").read_text())
+    hparams["model"]["likelihood"] = {"_target_": "vrnn.MuLawCategorical"}
+    hparams["data"]["log_scales"] = {"standardised": 30.0, "raw": 0.0}
+    (folder / "hparams.yaml").write_text(yaml.safe_dump(hparams))
+    (both,) = parts(runs_below([tmp_path]))
+    assert both.unit == "nats per sequence, raw"
+    found = {line.model: line.value for line in both.lines if line.figure == "ELBO"}
+    assert (found["VRNN-Gauss"], found["VRNN-MuLaw"]) == (-400, -300)
+    assert {line.published for line in both.lines} == {None}
+    (alone,) = parts(runs_below([folder]))
+    assert alone.unit == "nats per sequence, standardised"
+    assert any("gives probabilities" in note for note in alone.notes)
+    job(tmp_path / "c", "VRNN-Gauss", in_spaces(-50.0, -410.0), "blizzard")
+    (table,) = parts(runs_below([tmp_path / "a", tmp_path / "c"]))
+    assert [line.value for line in table.lines if line.figure == "ELBO"][1] == -400, "the best"
 
 
 def test_figures_of_another_k_are_not_taken_for_those_of_40(runs: Path) -> None:
