@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.sweep import overrides
 from reports.curves import Curves, read_curves
@@ -111,7 +113,7 @@ def read_run(folder: Path) -> Run:
         else (
             {**logged, "data": described.get("module", {})}
             if logged
-            else read_yaml(folder / ".hydra" / "config.yaml", notes)
+            else resolved(read_yaml(folder / ".hydra" / "config.yaml", notes))
         )
     )
     curves, more = read_curves(folder)
@@ -175,6 +177,15 @@ def read_yaml(file: Path, notes: list[str]) -> dict[str, Any]:
         notes.append(f"{file.name} cannot be read ({why}), so what it says is missing here.")
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def resolved(settings: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with what its interpolations stand for, where that can be told."""
+    try:
+        plain: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+    except OmegaConfBaseException:
+        return settings
+    return plain
 
 
 def read_text(file: Path) -> str:

@@ -5,12 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 from helpers import configure
 from pages import check
 
 import train
 from reports.curves import Curve, read_curves, thin
-from reports.page import write_report
+from reports.page import write_comparison, write_report
 from reports.run import read_run
 
 
@@ -133,6 +134,33 @@ def test_a_run_that_has_only_begun(run):
     assert "Not finished" in text and "no samples yet" in text and "No curves" in text
     assert "no real examples: the run keeps none" in text and "No pictures of latents" in text
     assert read_run(run).kind == "pen" and page.all("h1")[0][1].startswith("VRNN-GMM")
+
+
+@pytest.mark.parametrize("kind", ["pen", "audio", "binary", "real"])
+def test_a_run_that_failed_before_its_first_update_shows_why(kind, tmp_path):
+    folder = tmp_path / "run"
+    (folder / ".hydra").mkdir(parents=True)
+    model = {
+        "_target_": "vrnn.RNN",
+        "likelihood": {"_target_": "${x.likelihood}", "components": 1},
+    }
+    x = {"kind": kind, "likelihood": "vrnn.likelihoods.GaussianMixture"}
+    data = {"_target_": "datamodules.folders.CSVFolder"}
+    config = folder / ".hydra" / "config.yaml"
+    config.write_text(yaml.safe_dump({"x": x, "model": model, "data": data}))
+    (folder / "error.txt").write_text("trainer.max_steps=ten must be a number\n")
+    page = check(write_report(folder))
+    text = page.text()
+    assert "max_steps=ten must be a number" in text and "no samples yet" in text
+    assert "No curves" in text and "No scores" in text
+    assert page.all("h1")[0][1] == "RNN-Gauss on CSVFolder"
+    # Some are killed a moment later.
+    (folder / "samples").mkdir()
+    one = {"x": np.ones((5, 3)), "lengths": [5], "keys": ["a"], "rate": 1.0, "columns": [""] * 3}
+    np.savez(folder / "samples" / "real.npz", **one)
+    assert "kept by the run" in check(write_report(folder)).text()
+    twin = shutil.copytree(folder, tmp_path / "twin")
+    assert "no samples yet" in check(write_comparison([folder, twin], tmp_path / "c.html")).text()
 
 
 def test_a_corpus_that_is_gone_is_said(run, tmp_path):
