@@ -44,7 +44,9 @@ def generated(run: Run) -> Sequences:
                     raise ValueError(f"x is of shape {arrays['x'].shape}")
                 x = list(arrays["x"])
                 mean = list(arrays["mean"]) if "mean" in arrays else []
-            note = "Drawn from the best weights at the end of the run."
+            # Training that ends before a validation has no best weights.
+            weights = "best" if run.figures.get("best_epoch", True) else "last"
+            note = f"Drawn from the {weights} weights at the end of the run."
             return Sequences(x, numbered(x), note, mean).first(SHOWN.get(run.kind, 4))
         except DAMAGED as error:
             problem = f"samples/generated.npz is damaged ({error}). "

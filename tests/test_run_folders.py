@@ -124,6 +124,20 @@ def test_a_run_that_crashed_shows_what_there_is(run):
     assert "read from the corpus" in text and "No scores" in text and "Best ELBO" in text
 
 
+def test_samples_that_are_compared_name_their_checkpoints(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "checkpoints" / "best.ckpt").unlink()
+    page = check(write_comparison([run, other], tmp_path / "c.html"))
+    notes = [text for _, text in page.all("p", class_="note")]
+    for name, file in (("run", "best.ckpt"), ("other", "last.ckpt")):
+        assert f"{name}: drawn for this page from checkpoints/{file} with seed 0." in notes
+    assert "best weights" not in page.text()
+    assert "drawn from the best weights at the end" in check(write_report(run)).text()
+    figures = json.loads((other / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps(figures | {"best_epoch": 0}))
+    assert "drawn from the last weights at the end" in check(write_report(other)).text()
+
+
 def test_a_run_that_has_only_begun(run):
     for part in ("samples", "checkpoints"):
         shutil.rmtree(run / part)
@@ -152,7 +166,7 @@ def test_a_run_that_failed_before_its_first_update_shows_why(kind, tmp_path):
     page = check(write_report(folder))
     text = page.text()
     assert "max_steps=ten must be a number" in text and "no samples yet" in text
-    assert "No curves" in text and "No scores" in text
+    assert "No curves" in text and "logger=default" in text and "No scores" in text
     assert page.all("h1")[0][1] == "RNN-Gauss on CSVFolder"
     # Some are killed a moment later.
     (folder / "samples").mkdir()
