@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from callbacks.errors import readable_errors
 from callbacks.sweep import overrides
 from reports.evaluated import read_evaluated
@@ -37,7 +39,10 @@ FILTERED = 8
 PARTICLES = {"iwae": K, "paper": K, "fivo": FILTERED}
 """Those of the table; figures of others are left out."""
 
-EXPERIMENTS = Path(__file__).parent.parent / "conf" / "experiment" / "paper"
+CONF = Path(__file__).parent.parent / "conf"
+
+NAMED = {"posterior", "prior", "residual", "likelihood"}
+"""Options of models that make other ones of them, as `reports.naming` tells."""
 
 
 def runs_below(folders: Iterable[Path]) -> list[Run]:
@@ -182,18 +187,28 @@ def evaluate_command(run: Run, figure: str) -> str:
 
 
 def train_command(model: str, data: str, siblings: Sequence[Run]) -> str:
-    """As a run on the same data was started, with the other model; as published where nothing is
-    known of such a run."""
+    """As a run on the same data was started, with the other model, and the sizes that all runs
+    beside it have; as published where nothing is known of such a run."""
     name = model.lower().replace("-", "_")
-    free = ("seed=", "ckpt=", "hydra.")
-    for run in siblings:
-        words = [word for word in overrides(run.folder) if not word.startswith(free)]
-        if any(word.startswith("model=") for word in words):
-            kept = [word for word in words if not word.startswith(("model=", "model."))]
-            return shlex.join(["python", "train.py", *kept, f"model={name}"])
-    published = (EXPERIMENTS / f"{data}_{name}.yaml").is_file()
+    free = ("seed=", "ckpt=", "hydra.", "model=", "model.")
+    given = [overrides(run.folder) for run in siblings]
+    given = [words for words in given if any(word.startswith("model=") for word in words)]
+    if given:
+        kept = [word for word in given[0] if not word.startswith(free)]
+        shared = set.intersection(*map(set, given))
+        own = tuple(f"model.{option}=" for option in options_of(name) - NAMED)
+        sizes = [word for word in given[0] if word in shared and word.startswith(own)]
+        return shlex.join(["python", "train.py", *kept, f"model={name}", *sizes])
+    published = (CONF / "experiment" / "paper" / f"{data}_{name}.yaml").is_file()
     chosen = f"experiment=paper/{data}_{name}" if published else f"model={name} data={data}"
     return f"python train.py {chosen}"
+
+
+def options_of(model: str) -> set[str]:
+    """The options that a model of conf/model has."""
+    content = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text())
+    bases = [base for base in content.pop("defaults", []) if base != "_self_"]
+    return set(content).union(*map(options_of, bases))
 
 
 def notes_of(

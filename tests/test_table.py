@@ -201,6 +201,19 @@ def test_missing_models_name_the_command_that_trains_them(runs: Path) -> None:
         assert not name or (CONF / "experiment" / f"{name}.yaml").is_file()
 
 
+def test_missing_models_are_trained_in_the_sizes_that_the_others_share(runs: Path) -> None:
+    for folder in (runs / "a", runs / "b", runs / "deep" / "c"):
+        file = folder / ".hydra" / "overrides.yaml"
+        own = "- model.z_dim=3\n" if folder.name == "a" else ""
+        more = "- model.hidden=32\n- model.likelihood.components=7\n- model.prior_dim=5\n"
+        file.write_text(f"{file.read_text()}{own}{more}")
+    (part,) = parts(runs_below([runs]))
+    fills = {line.model: line.fill for line in part.lines if line.figure in ("ELBO", "log p(x)")}
+    start = "python train.py data=iam 'data.root=/a b' model="
+    assert fills["RNN-Gauss"] == f"{start}rnn_gauss model.hidden=32"
+    assert fills["VRNN-GMM"] == f"{start}vrnn_gmm model.hidden=32 model.prior_dim=5"
+
+
 def test_the_table_is_written_in_three_ways(
     runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
