@@ -10,7 +10,7 @@ from helpers import configure
 from pages import check
 
 import train
-from reports.curves import Curve, read_curves, thin
+from reports.curves import Curve, panels, read_curves, thin
 from reports.page import write_comparison, write_report
 from reports.run import read_run
 
@@ -51,6 +51,27 @@ def test_thinning_keeps_the_extremes_and_the_gaps():
         assert few.y[inside].min() == whole.min() and few.y[inside].max() == whole.max()
     short = Curve(np.arange(3.0), np.ones(3))
     assert thin(short) is short
+
+
+def test_curves_of_densities_and_probabilities_are_drawn_raw():
+    def curves(scale):
+        raw = {"train/elbo": -9.0, "val/elbo": -8.0, "val/log_likelihood": -7.0}
+        figures = {f"{name}_per_step": value + scale for name, value in raw.items()}
+        figures |= {"val/elbo_raw_per_step": -8.0, "val/kl_per_step": 1.0}
+        return {name: Curve(np.arange(2.0), np.full(2, y)) for name, y in figures.items()}
+
+    def shown(runs):
+        return {p["title"]: (p["unit"], [s["y"][0] for s in p["series"]]) for p in panels(runs)}
+
+    same = shown({"a": curves(5.0), "b": curves(5.0)})
+    assert same["Bound"] == ("nats per step", [-4, -3, -4, -3])
+    mixed = shown({"density": curves(5.0), "probability": curves(0.0)})
+    assert mixed["Bound"] == ("nats per step, raw", [-9, -8, -9, -8])
+    assert mixed["Log likelihood given the latents"] == ("nats per step, raw", [-7, -7])
+    assert mixed["KL from prior to posterior"] == ("nats per step", [1, 1])
+    begun = {"train/elbo_per_step": Curve(np.zeros(1), np.zeros(1))}
+    runs = {"density": curves(5.0), "probability": curves(0.0), "begun": begun}
+    assert shown(runs)["Bound"] == mixed["Bound"]
 
 
 def test_parts_of_an_interrupted_run_are_joined(tmp_path):
