@@ -127,7 +127,7 @@ def examples(run: Run, reals: Sequences, made: Sequences) -> dict[str, Any]:
 
 def drawings(run: Run, some: Sequences, sounds: int) -> list[Drawing]:
     rate = float(run.data.get("rate") or some.rate or 1.0)
-    columns = [str(column) for column in run.data.get("columns", [])]
+    columns = [str(column) for column in run.data.get("columns", some.columns)]
     return draw(run.kind, some.x, some.titles, rate, columns, sounds)
 
 

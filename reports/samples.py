@@ -1,6 +1,7 @@
 """What a run has to show: sequences that its model made, and real ones."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ class Sequences(NamedTuple):
     mean: list[np.ndarray] = []
     """Of generated ones, the means that each frame was drawn from, if they are kept."""
     rate: float | None = None
+    columns: Sequence[str] = ()
+    """Names of the coordinates, if they are kept."""
 
     def first(self, n: int) -> "Sequences":
         return self._replace(x=self.x[:n], titles=self.titles[:n], mean=self.mean[:n])
@@ -108,6 +111,7 @@ def kept(file: Path) -> Sequences:
             [str(key) for key in arrays["keys"]],
             "Of the validation split, kept by the run.",
             rate=float(arrays["rate"]),
+            columns=[str(column) for column in arrays.get("columns", ())],
         )
 
 
