@@ -72,7 +72,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
 
     from callbacks.tables import scores_tables
     from datamodules.loading import load_data
-    from vrnn.checkpoint import load_module
+    from reports.evaluated import CHECKPOINT, fingerprint
+    from vrnn.checkpoint import find_checkpoint, load_module
 
     bounds = parse_bounds(args.bounds)
     for option in ("k", "runs", "limit"):
@@ -81,7 +82,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
             raise ValueError(f"--{option} must be at least 1, not {value}")
     if args.seed < 0:
         raise ValueError(f"--seed must not be negative, and is {args.seed}")
-    module = load_module(args.run)
+    checkpoint = find_checkpoint(args.run)
+    scored = {CHECKPOINT: fingerprint(checkpoint)}
+    module = load_module(checkpoint)
     try:
         module.to(args.device)
     except (RuntimeError, AssertionError) as error:
@@ -102,7 +105,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     )
     file = args.json or scores_file(args, particles)
     if file is not None:
-        file.write_text(json.dumps(figures, indent=2) + "\n")
+        file.write_text(json.dumps(figures | scored, indent=2) + "\n")
     return figures
 
 
@@ -140,11 +143,13 @@ def score_split(
 def scores_file(args: argparse.Namespace, particles: int) -> Path | None:
     """Where the scores of a run are found again (`reports.table`); None of a lone checkpoint, or
     where other sequences are scored than those of the run."""
+    from reports.evaluated import file_of
+
     same = all(word.startswith(("data.root=", "data.cache=")) for word in args.overrides)
     folder = Path(args.run)
     if args.limit is not None or not same or not folder.is_dir():
         return None
-    return folder / f"scores_{args.split}_k{particles}.json"
+    return file_of(folder, args.split, particles)
 
 
 def over_runs(runs: list[dict[str, float]]) -> dict[str, float]:

@@ -22,6 +22,7 @@ __all__ = [
     "draw_columns",
     "draw_latents",
     "draw_strokes",
+    "lanes",
     "slug",
     "spectrogram",
     "strokes",

@@ -7,8 +7,9 @@ Mean and standard error over seeds; written beside the jobs as sweep.csv, sweep.
 import argparse
 import csv
 import json
+import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -18,9 +19,17 @@ from hydra.experimental.callback import Callback
 
 from callbacks.markup import latex_table, markdown_table
 
-__all__ = ["Row", "SweepTable", "overrides", "read_figures", "rows", "show", "write"]
-
-COLUMNS = ("options", "seeds", "val/elbo", "test/elbo", "epoch", "parameters", "min")
+__all__ = [
+    "Row",
+    "SweepTable",
+    "alike",
+    "log_scale",
+    "overrides",
+    "read_figures",
+    "rows",
+    "show",
+    "write",
+]
 
 
 class Row(NamedTuple):
@@ -68,7 +77,35 @@ def rows(folders: Iterable[Path]) -> list[Row]:
         own = [w for w in words if w not in common and not w.startswith(("seed=", "ckpt="))]
         groups.setdefault(" ".join(own) or run.name.partition("_")[2] or run.name, []).append(run)
     table = [row(options, members) for options, members in groups.items()]
-    return sorted(table, key=lambda r: -r.figures.get("val/elbo", (float("-inf"),))[0])
+    bound = f"val/elbo{space_of(table)}"
+    return sorted(table, key=lambda r: -r.figures.get(bound, (float("-inf"),))[0])
+
+
+def space_of(table: Sequence[Row]) -> str:
+    """The space in which all rows compare, as the names of figures have it: raw where normalisers
+    differ on the same data, or some likelihoods are of probabilities."""
+    scales: dict[tuple[float, ...], list[float | None]] = {}
+    for line in table:
+        figures = {name: value for name, (value, _) in line.figures.items()}
+        split = tuple(figures.get(f"val/{count}", 0.0) for count in ("sequences", "steps"))
+        scales.setdefault(split, []).append(log_scale(figures))
+    return "" if all(map(alike, scales.values())) else "_raw"
+
+
+def log_scale(figures: Mapping[str, float], space: str = "") -> float | None:
+    """What a step gains in a space over the raw one (docs/bounds.md): of probabilities nothing.
+    None where no figure tells."""
+    for split in ("val", "test"):
+        keys = [f"{split}/elbo{name}_per_step" for name in (space, "_raw")]
+        if all(math.isfinite(figures.get(key, math.nan)) for key in keys):
+            return figures[keys[0]] - figures[keys[1]]
+    return None
+
+
+def alike(scales: Iterable[float | None]) -> bool:
+    """Whether they are the same up to rounding, those that nobody knows left out."""
+    known = [scale for scale in scales if scale is not None]
+    return all(math.isclose(scale, known[0], rel_tol=1e-6, abs_tol=1e-4) for scale in known)
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -134,8 +171,13 @@ def error_of(values: Sequence[float]) -> float | None:
     return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
 
-def cells(row: Row) -> list[str]:
-    """A row as text, in the order of COLUMNS, failures last."""
+def header(space: str) -> list[str]:
+    bounds = [f"{split}/elbo{space}" for split in ("val", "test")]
+    return ["options", "seeds", *bounds, "epoch", "parameters", "min", "failed"]
+
+
+def cells(row: Row, space: str) -> list[str]:
+    """A row as text, in the order of the header."""
 
     def cell(name: str, digits: int, with_error: bool = False) -> str:
         if name not in row.figures:
@@ -144,7 +186,7 @@ def cells(row: Row) -> list[str]:
         shown = f"{value:,.{digits}f}"
         return shown if error is None or not with_error else f"{shown} ± {error:,.{digits}f}"
 
-    bounds = [cell(name, 1, True) for name in ("val/elbo", "test/elbo")]
+    bounds = [cell(f"{split}/elbo{space}", 1, True) for split in ("val", "test")]
     rest = [cell("best_epoch", 1), cell("parameters", 0), cell("minutes", 1)]
     return [row.options, str(row.seeds), *bounds, *rest, str(len(row.failures) or "")]
 
@@ -155,17 +197,17 @@ def show(table: Sequence[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console, space = Console(), space_of(table)
     shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for i, name in enumerate((*COLUMNS, "failed")):
+    for i, name in enumerate(header(space)):
         width = None if i else 20
+        name = name.replace("_raw", "\n_raw")  # Narrow enough for 80 columns.
         shown.add_column(name, justify="right" if i else "left", min_width=width, overflow="fold")
     for line in table:
-        shown.add_row(*cells(line))
+        shown.add_row(*cells(line, space))
     console.print(shown)
-    console.print(
-        "[dim]bounds in nats per sequence, standardised; ± one standard error over seeds"
-    )
+    unit = "raw: the standardised ones do not compare" if space else "standardised"
+    console.print(f"[dim]bounds in nats per sequence, {unit}; ± one standard error over seeds")
     if table[0].best is not None:
         console.print(f"best run: {table[0].best}", markup=False, soft_wrap=True)
     for line in table:
@@ -184,9 +226,10 @@ def write(table: Sequence[Row], folder: Path) -> None:
             pairs = [line.figures.get(name, (None, None)) for name in names]
             head = [line.options, line.seeds, len(line.failures)]
             out.writerow([*head, *(p[0] for p in pairs), *(p[1] for p in pairs)])
-    header, body = (*COLUMNS, "failed"), [cells(line) for line in table]
-    (folder / "sweep.md").write_text(markdown_table(header, body))
-    (folder / "sweep.tex").write_text(latex_table(header, body))
+    space = space_of(table)
+    columns, body = header(space), [cells(line, space) for line in table]
+    (folder / "sweep.md").write_text(markdown_table(columns, body))
+    (folder / "sweep.tex").write_text(latex_table(columns, body))
 
 
 def main() -> None:

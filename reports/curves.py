@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from callbacks.sweep import alike
+
 __all__ = ["BOUNDS", "Curve", "Curves", "panels", "read_curves", "thin"]
 
 
@@ -27,6 +29,13 @@ PIECES = 500
 KL = ("train/kl_per_step", "val/kl_per_step")
 
 BOUNDS = {"elbo": "ELBO", "iwae": "IWAE", "fivo": "FIVO"}
+
+DENSITIES = [
+    f"{split}/{name}_per_step"
+    for split in ("train", "val")
+    for name in (*BOUNDS, "log_likelihood")
+]
+"""Curves whose values depend on the unit of x."""
 
 
 def read_curves(folder: Path) -> tuple[Curves, list[str]]:
@@ -117,8 +126,28 @@ def thin(curve: Curve) -> Curve:
     return Curve(curve.x[index], curve.y[index])
 
 
+def log_scale(curves: Curves) -> float | None:
+    """What a step gains in standardised space over the raw one; None where no validation tells."""
+    shown, raw = (curves.get(f"val/elbo{space}_per_step") for space in ("", "_raw"))
+    if shown is None or raw is None or not np.array_equal(shown.x, raw.x):
+        return None
+    gain = shown.y - raw.y
+    return float(np.median(gain[np.isfinite(gain)])) if np.isfinite(gain).any() else None
+
+
+def in_raw_units(curves: Curves) -> Curves:
+    """Curves with the standardised densities among them raw, or left out where nobody knows by how
+    much these differ."""
+    scale = log_scale(curves)
+    rest = {name: curve for name, curve in curves.items() if name not in DENSITIES}
+    if scale is None:
+        return rest
+    return rest | {n: Curve(curves[n].x, curves[n].y - scale) for n in DENSITIES if n in curves}
+
+
 def panels(runs: dict[str, Curves]) -> list[dict[str, Any]]:
-    """The curves of one or several runs as the page draws them, in plain containers.
+    """The curves of one or several runs as the page draws them, in plain containers; raw where
+    standardised ones do not compare.
 
     Args:
         runs: curves by the name of their run, which is shown if there are several.
@@ -131,10 +160,14 @@ def panels(runs: dict[str, Curves]) -> list[dict[str, Any]]:
     kl = [c.y for curves in runs.values() for name, c in curves.items() if name in KL]
     exact = not any(y.any() for y in kl)
     bound = "Log likelihood" if exact else "Bound"
-    drawn = [panel(runs, bound, "nats per step", bound_series)]
+    unit = "nats per step"
+    if not alike(map(log_scale, runs.values())):
+        runs = {name: in_raw_units(curves) for name, curves in runs.items()}
+        unit = "nats per step, raw"
+    drawn = [panel(runs, bound, unit, bound_series)]
     if not exact:
         drawn += [
-            panel(runs, "Log likelihood given the latents", "nats per step", likelihood_series),
+            panel(runs, "Log likelihood given the latents", unit, likelihood_series),
             panel(runs, "KL from prior to posterior", "nats per step", kl_series),
         ]
     drawn += [

@@ -53,7 +53,7 @@ def draw(
     Args:
         share: how many sounds the page has in all, between which its size is divided.
     """
-    ranges = scales(sequences) if kind == "real" else None
+    ranges = scales(sequences) if kind == "real" and sequences else None
     drawn = []
     for x, title in zip(sequences, titles, strict=True):
         finite = np.isfinite(x).all(axis=1)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from callbacks.drawing import ACCENT, DRAWERS, INK, draw_strokes, strokes
+from callbacks.drawing import ACCENT, DRAWERS, INK, draw_strokes, lanes, strokes
 from datamodules.pen import points
 from reports.inference import Inferred, continued, decoded, drawn, state_after
 from vrnn.sequence_model import SequenceModel
@@ -172,6 +172,9 @@ def draw_grid(
 ) -> Figure:
     """Draws sequences in rows and columns, all on the same scale."""
     columns = len(rows[0])
+    if kind == "real":
+        apart = lanes({title: [row[j] for row in rows] for j, title in enumerate(titles)})
+        rows = list(zip(*apart.values(), strict=True))
     width, heights = max(10.0, 2.6 * columns), np.full(len(rows), 1.15)
     if kind == "pen":
         extents = np.array([[np.ptp(points(x)[:, 1:], axis=0) for x in row] for row in rows])
@@ -245,8 +248,10 @@ def draw_signal(ax: Axes, kind: str, x: np.ndarray, edges: np.ndarray) -> None:
         ax.imshow(x.T, extent=extent, **look)
         finish(ax, "pitch")
     else:
-        ax.plot((edges[1:] + edges[:-1]) / 2, x, lw=0.8)
+        (apart,) = lanes({"": [x]})[""]
+        ax.plot((edges[1:] + edges[:-1]) / 2, apart, lw=0.8)
         finish(ax, "frames")
+        ax.tick_params(left=False, labelleft=False)
 
 
 def draw_coloured_ink(figure: Figure, ax: Axes, x: np.ndarray, kl: np.ndarray) -> None:

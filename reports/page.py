@@ -18,6 +18,8 @@ from PIL import Image
 from callbacks.drawing import as_image
 from reports.curves import panels
 from reports.drawings import Drawing, draw, png
+from reports.groups import by_data
+from reports.published import incomparable
 from reports.run import Run, read_run
 from reports.samples import Sequences, drawn_from_checkpoint, generated, real
 from reports.scores import compared, published, tables, tiles
@@ -60,6 +62,7 @@ def write_report(folder: Path, figures: Mapping[str, Figure] | None = None) -> P
         panels=panels({run.name: run.curves}),
         tables=tables(run),
         published=published(run),
+        incomparable=incomparable(run),
         figures=pictures(run, figures or {}),
         config=yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True, width=88),
         environment=environment(run),
@@ -68,8 +71,8 @@ def write_report(folder: Path, figures: Mapping[str, Figure] | None = None) -> P
 
 
 def write_comparison(folders: Sequence[Path], file: Path, seed: int = 0) -> Path:
-    """Writes one page that compares runs: curves on one axis, scores sorted, and what the models
-    generate from the same seed side by side.
+    """Writes one page that compares runs, those on the same data with each other: curves on one
+    axis, scores sorted, and what the models generate from the same seed side by side.
 
     Raises:
         ValueError: if a folder is no run's.
@@ -78,19 +81,18 @@ def write_comparison(folders: Sequence[Path], file: Path, seed: int = 0) -> Path
     from rich.progress import track
 
     runs = [read_run(folder) for folder in folders]
-    names = distinct(runs)
-    made = [
-        drawn_from_checkpoint(run, seed)
+    names = dict(zip(folders, distinct(runs), strict=True))
+    made = {
+        run.folder: drawn_from_checkpoint(run, seed)
         for run in track(runs, "generating", transient=True, console=Console(stderr=True))
-    ]
-    originals = {str(run.data.get("name")): run for run in runs}
-    sounds = sum(min(len(m.x), 4) for m in made) + 4 * len(originals)
+    }
+    data_sets = by_data(runs)
+    sounds = sum(min(len(m.x), 4) for m in made.values()) + 4 * len(data_sets)
     groups = []
-    for data, example in originals.items():
-        members = [i for i, run in enumerate(runs) if str(run.data.get("name")) == data]
-        curves = panels({names[i]: runs[i].curves for i in members})
-        reals = real(example)
-        lists = {"Real": reals} | {names[i]: made[i] for i in members}
+    for data, members in data_sets.items():
+        example = members[0]
+        curves = panels({names[run.folder]: run.curves for run in members})
+        lists = {"Real": real(example)} | {names[run.folder]: made[run.folder] for run in members}
         drawn = {name: drawings(example, some, sounds) for name, some in lists.items()}
         groups.append(
             {
@@ -104,7 +106,7 @@ def write_comparison(folders: Sequence[Path], file: Path, seed: int = 0) -> Path
     content = render(
         "comparison.html",
         title=f"{len(runs)} runs compared",
-        runs=list(zip(names, runs, strict=True)),
+        runs=list(zip(names.values(), runs, strict=True)),
         tables=compared(runs, names),
         groups=groups,
         seed=seed,
@@ -125,7 +127,7 @@ def examples(run: Run, reals: Sequences, made: Sequences) -> dict[str, Any]:
 
 def drawings(run: Run, some: Sequences, sounds: int) -> list[Drawing]:
     rate = float(run.data.get("rate") or some.rate or 1.0)
-    columns = [str(column) for column in run.data.get("columns", [])]
+    columns = [str(column) for column in run.data.get("columns", some.columns)]
     return draw(run.kind, some.x, some.titles, rate, columns, sounds)
 
 

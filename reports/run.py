@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.sweep import overrides
 from reports.curves import Curves, read_curves
@@ -16,6 +18,9 @@ __all__ = ["Run", "checkpoints", "read_run"]
 
 MARKS = ("run.json", "metrics.json", "error.txt", "hparams.yaml", ".hydra/config.yaml")
 """Files that tell a run's folder from others."""
+
+CORPUS = {"untrained": "test"}
+"""The splits that scores before training are of."""
 
 
 class Run(NamedTuple):
@@ -70,6 +75,14 @@ class Run(NamedTuple):
         train, val, test = (f"{sequences[split]:,}" for split in ("train", "val", "test"))
         return f"{train} sequences of training, {val} of validation and {test} of test"
 
+    def part(self, split: str) -> str:
+        """How much of a split was scored, in words, such as "50 of 1,518 sequences"; empty where
+        all of it was, or nobody knows."""
+        sequences = self.data.get("sequences")
+        whole = sequences.get(CORPUS.get(split, split), 0) if isinstance(sequences, dict) else 0
+        scored = self.figures.get(f"{split}/sequences", whole)
+        return f"{scored:,.0f} of {whole:,} sequences" if scored < whole else ""
+
     @property
     def title(self) -> str:
         return f"{self.model or self.name} on {self.data.get('name', 'unknown data')}"
@@ -100,7 +113,7 @@ def read_run(folder: Path) -> Run:
         else (
             {**logged, "data": described.get("module", {})}
             if logged
-            else read_yaml(folder / ".hydra" / "config.yaml", notes)
+            else resolved(read_yaml(folder / ".hydra" / "config.yaml", notes))
         )
     )
     curves, more = read_curves(folder)
@@ -164,6 +177,15 @@ def read_yaml(file: Path, notes: list[str]) -> dict[str, Any]:
         notes.append(f"{file.name} cannot be read ({why}), so what it says is missing here.")
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def resolved(settings: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with what its interpolations stand for, where that can be told."""
+    try:
+        plain: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+    except OmegaConfBaseException:
+        return settings
+    return plain
 
 
 def read_text(file: Path) -> str:

@@ -1,6 +1,7 @@
 """What a run has to show: sequences that its model made, and real ones."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ class Sequences(NamedTuple):
     mean: list[np.ndarray] = []
     """Of generated ones, the means that each frame was drawn from, if they are kept."""
     rate: float | None = None
+    columns: Sequence[str] = ()
+    """Names of the coordinates, if they are kept."""
 
     def first(self, n: int) -> "Sequences":
         return self._replace(x=self.x[:n], titles=self.titles[:n], mean=self.mean[:n])
@@ -44,7 +47,9 @@ def generated(run: Run) -> Sequences:
                     raise ValueError(f"x is of shape {arrays['x'].shape}")
                 x = list(arrays["x"])
                 mean = list(arrays["mean"]) if "mean" in arrays else []
-            note = "Drawn from the best weights at the end of the run."
+            # Training that ends before a validation has no best weights.
+            weights = "best" if run.figures.get("best_epoch", True) else "last"
+            note = f"Drawn from the {weights} weights at the end of the run."
             return Sequences(x, numbered(x), note, mean).first(SHOWN.get(run.kind, 4))
         except DAMAGED as error:
             problem = f"samples/generated.npz is damaged ({error}). "
@@ -106,6 +111,7 @@ def kept(file: Path) -> Sequences:
             [str(key) for key in arrays["keys"]],
             "Of the validation split, kept by the run.",
             rate=float(arrays["rate"]),
+            columns=[str(column) for column in arrays.get("columns", ())],
         )
 
 

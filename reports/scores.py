@@ -1,6 +1,5 @@
 """The scores of a run as tables, and what was published for its data."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,8 @@ import numpy as np
 
 from callbacks.tables import labels, score_rows, spelled, with_error
 from reports.curves import BOUNDS
+from reports.groups import by_scores, unit_of
+from reports.published import incomparable, read_published
 from reports.run import Run
 
 __all__ = [
@@ -17,13 +18,9 @@ __all__ = [
     "best_score",
     "compared",
     "published",
-    "read_published",
     "tables",
     "tiles",
-    "unit_of",
 ]
-
-PUBLISHED = Path(__file__).with_name("published.json")
 
 SPLITS = {"test": "test", "val": "validation", "untrained": "test, before training"}
 
@@ -72,37 +69,35 @@ def tables(run: Run) -> list[Table]:
         Table(
             unit,
             ["", *spaces(run)],
-            [[f"{label}, {SPLITS[split]}", *map(minus, cells)] for split, label, *cells in rows],
+            [
+                [f"{label}, {scored(run, split)}", *map(minus, cells)]
+                for split, label, *cells in rows
+            ],
         )
         for unit, rows in score_rows(run.figures, list(SPLITS), spaces(run), labels_of(run))
     ]
 
 
-def unit_of(run: Run) -> tuple[str, str, int]:
-    """The unit in which its data's scores are given first, with suffix and digits."""
-    known = read_published().get(str(run.data.get("name")))
-    if known is not None:
-        return known["unit"], known["suffix"], 1 if "per sequence" in known["unit"] else 3
-    if run.kind == "audio":
-        return "nats per frame, standardised", "_per_step", 2
-    if any(key.endswith("/elbo_paper") for key in run.figures):
-        return "nats per sequence, paper units", "_paper", 1
-    return "nats per step, standardised", "_per_step", 3
+def scored(run: Run, split: str) -> str:
+    """What scores are of; where that is a part of a split, with how much of it."""
+    part = run.part(split)
+    return f"{SPLITS[split]}, {part}" if part else SPLITS[split]
 
 
 def tiles(run: Run) -> list[Tile]:
     """What there is to see first: scores of the test split, or how far training has come."""
-    unit, suffix, digits = unit_of(run)
+    unit, suffix, digits = unit_of([run])
     found = []
     split = next((s for s in ("test", "val") if f"{s}/elbo" in run.figures), None)
     for name, label in labels_of(run).items():
         key = f"{split}/{name}{suffix}"
         if split and name in ("elbo", "iwae", "fivo") and key in run.figures:
             value = minus(with_error(run.figures, key, digits))
-            found.append(Tile(f"{label}, {SPLITS[split]}", value, unit))
+            found.append(Tile(f"{label}, {scored(run, split)}", value, unit))
     kl = f"{split}/kl_per_step"
     if kl in run.figures and not exact(run):
-        found.append(Tile("KL, " + SPLITS[str(split)], f"{run.figures[kl]:.3g}", "nats per step"))
+        of = scored(run, str(split))
+        found.append(Tile(f"KL, {of}", f"{run.figures[kl]:.3g}", "nats per step"))
     if not found:
         found += progress(run)
     counts = [
@@ -130,8 +125,8 @@ def progress(run: Run) -> list[Tile]:
 
 
 def published(run: Run) -> tuple[Table, dict[str, Any]] | None:
-    """This run among the published figures for its data, the best first; None where there are
-    none. The second value has their "source" and "note"."""
+    """This run, where it compares, among the published figures for its data, the best first; None
+    where there are none. The second value has their "source" and "note"."""
     known = read_published().get(str(run.data.get("name")))
     if known is None:
         return None
@@ -140,7 +135,7 @@ def published(run: Run) -> tuple[Table, dict[str, Any]] | None:
         for row in known["rows"]
     ]
     digits = 1 if "per sequence" in known["unit"] else 3
-    for name, label in labels_of(run).items():
+    for name, label in {} if incomparable(run) else labels_of(run).items():
         key = f"test/{name}{known['suffix']}"
         if name in ("elbo", "iwae", "fivo", "paper") and key in run.figures:
             shown = minus(with_error(run.figures, key, digits))
@@ -161,26 +156,29 @@ def mark(row: Mapping[str, Any]) -> str:
     return "yes" if row["verified"] else "unverified"
 
 
-def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Table]:
+def compared(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Table]:
     """One table for each test split that several runs share, or that a single one has: the scores
-    of it, the best bound first."""
+    of it, the best bound first.
+
+    Args:
+        names: of the runs, by their folders.
+    """
     made = []
-    groups: dict[tuple[str, str], list[tuple[Run, str]]] = {}
-    for run, name in zip(runs, names, strict=True):
-        groups.setdefault(test_split(run), []).append((run, name))
-    for (data, _), group in groups.items():
-        counts = [count(run, "test/sequences") for run, _ in group]
+    for data, group in by_scores(runs).items():
+        counts = [count(run, "test/sequences") for run in group]
         size = next((f" of {n}" for n in counts if n), "")
-        unit, suffix, digits = unit_of(next((r for r, _ in group if r.figures), group[0][0]))
-        group.sort(key=lambda pair: -best_score(pair[0], suffix))
+        split = "" if group[0].part("test") else f", test split{size}"
+        unit, suffix, digits = unit_of(group)
+        group.sort(key=lambda run: -best_score(run, suffix))
         columns = [n for n in ("elbo", "iwae", "fivo", "paper", "kl") if any_has(group, n)]
-        ks = {run.figures.get("particles") for run, _ in group if run.figures}
+        ks = {run.figures.get("particles") for run in group if run.figures}
         k = f"-{ks.pop():.0f}" if len(ks) == 1 and None not in ks else ""
         heads = {"elbo": "ELBO or log p(x)", "iwae": f"IWAE{k}", "fivo": f"FIVO{k}"}
         heads["paper"] = f"paper{k}*"
-        ended = all(run.status == "finished" for run, _ in group)
+        ended = all(run.status == "finished" for run in group)
         rows = []
-        for run, name in group:
+        for run in group:
+            name = names[run.folder]
             units = {n: ("_per_step", 4) if n == "kl" else (suffix, digits) for n in columns}
             cells = [cell(run, n, *unit, not k) for n, unit in units.items()]
             rest = [count(run, "parameters"), count(run, "updates"), count(run, "minutes")]
@@ -191,20 +189,13 @@ def compared(runs: Sequence[Run], names: Sequence[str]) -> list[Table]:
         told = [i for i, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
         made.append(
             Table(
-                f"{data}, test split{size}, {unit}",
+                f"{data}{split}, {unit}",
                 [["run", *head, *tail][i] for i in told],
                 [[row[i] for i in told] for row in rows],
                 ["status"],
             )
         )
     return made
-
-
-def test_split(run: Run) -> tuple[str, str]:
-    """What the run was scored on: the data's name, and the sequences' fingerprint if known."""
-    prints = run.record.get("data")
-    known = prints.get("test", "") if isinstance(prints, dict) else ""
-    return str(run.data.get("name", "unknown data")), str(known)
 
 
 def cell(run: Run, name: str, suffix: str, digits: int, with_k: bool) -> str:
@@ -214,8 +205,8 @@ def cell(run: Run, name: str, suffix: str, digits: int, with_k: bool) -> str:
     return f"{text}, K = {k:.0f}" if named else text
 
 
-def any_has(group: Sequence[tuple[Run, str]], name: str) -> bool:
-    return any(f"test/{name}" in run.figures for run, _ in group)
+def any_has(group: Sequence[Run], name: str) -> bool:
+    return any(f"test/{name}" in run.figures for run in group)
 
 
 def count(run: Run, name: str) -> str:
@@ -234,8 +225,3 @@ def number(value: float) -> str:
 
 def minus(text: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
-
-
-def read_published() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(PUBLISHED.read_text())
-    return content

@@ -13,10 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from callbacks.errors import readable_errors
-from callbacks.sweep import overrides, read_figures
+from callbacks.sweep import overrides
+from reports.evaluated import read_evaluated
+from reports.groups import by_scores, unit_of
+from reports.published import incomparable, read_published
 from reports.run import Run, checkpoints, read_run
-from reports.scores import read_published, unit_of
 from reports.table_text import Line, Part, show, write
 from vrnn.checkpoint import find_checkpoint, read
 
@@ -35,7 +39,10 @@ FILTERED = 8
 PARTICLES = {"iwae": K, "paper": K, "fivo": FILTERED}
 """Those of the table; figures of others are left out."""
 
-EXPERIMENTS = Path(__file__).parent.parent / "conf" / "experiment" / "paper"
+CONF = Path(__file__).parent.parent / "conf"
+
+NAMED = {"posterior", "prior", "residual", "likelihood"}
+"""Options of models that make other ones of them, as `reports.naming` tells."""
 
 
 def runs_below(folders: Iterable[Path]) -> list[Run]:
@@ -79,11 +86,12 @@ def with_model(run: Run) -> Run:
 def with_scores(run: Run) -> Run:
     """Adds what evaluate.py wrote; figures of other particles than the table's are left out."""
     figures = of_particles(run.figures, run.figures.get("particles"))
+    evaluated: dict[str, float] = {}
     for k in (1, FILTERED, K):
-        file = run.folder / f"scores_test_k{k}.json"
-        if file.is_file():
-            figures |= of_particles(read_figures(file, "evaluate the run again"), k)
-    return run._replace(figures=figures)
+        evaluated |= of_particles(read_evaluated(run.folder, "test", k), k)
+    if evaluated and run.part("test"):  # All of the split is scored by now.
+        figures = {key: v for key, v in figures.items() if not key.startswith("test/")}
+    return run._replace(figures=figures | evaluated)
 
 
 def of_particles(figures: Mapping[str, float], k: float | None) -> dict[str, float]:
@@ -93,26 +101,28 @@ def of_particles(figures: Mapping[str, float], k: float | None) -> dict[str, flo
 
 def parts(runs: Sequence[Run]) -> list[Part]:
     """The table of each data set that there are runs for."""
-    names = dict.fromkeys(str(run.data["name"]) for run in runs)
-    return [one_part(name, [run for run in runs if run.data["name"] == name]) for name in names]
+    return [one_part(data, members) for data, members in by_scores(runs).items()]
 
 
 def one_part(data: str, runs: Sequence[Run]) -> Part:
-    unit, suffix, digits = unit_of(runs[0])
-    known = read_published().get(data, {})
+    unit, name = unit_of(runs), str(runs[0].data["name"])
+    known = read_published().get(name, {})
+    rows = known.get("rows", ()) if unit.suffix == known.get("suffix") else ()
     chosen: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda run: score_of(run, "val/elbo", suffix)):
+    for run in sorted(runs, key=lambda run: score_of(run, "val/elbo", unit.suffix)):
         chosen[run.model] = run
-    rows = () if music(runs) else MODELS
     lines: list[Line] = []
-    for model in dict.fromkeys((*rows, *sorted(chosen))):
-        lines += lines_of(model, chosen.get(model), data, suffix, known.get("rows", ()), runs)
+    for model in dict.fromkeys((*(() if music(runs) else MODELS), *sorted(chosen))):
+        lines += lines_of(model, chosen.get(model), name, unit.suffix, rows, runs)
     given = {(line.model, line.figure) for line in lines}
-    for row in known.get("rows", ()):
+    for row in rows:
         if (row["model"], row["bound"]) not in given:
             cells = (row["model"], row["bound"], None, None, row["value"], row["verified"])
             lines.append(Line(*cells, None, None))
-    return Part(data, unit, digits, lines, notes_of(runs, chosen, known))
+    notes = notes_of(runs, chosen, known if rows else {})
+    if unit.suffix.startswith("_raw"):
+        notes.append("Under several normalisers or kinds of likelihood only raw figures compare")
+    return Part(data, unit.name, unit.digits, lines, notes)
 
 
 def lines_of(
@@ -127,6 +137,8 @@ def lines_of(
     size = figures.get("parameters")
     plain = model.partition(" ")[0] if music(siblings) else model
     latent = MUSIC_FIGURES if music(siblings) else VRNN_FIGURES
+    if run is not None and incomparable(run):
+        published = ()
     lines = []
     for figure, name in RNN_FIGURES if model.startswith("RNN-") else latent:
         key = f"test/{name}{suffix}"
@@ -175,18 +187,28 @@ def evaluate_command(run: Run, figure: str) -> str:
 
 
 def train_command(model: str, data: str, siblings: Sequence[Run]) -> str:
-    """As a run on the same data was started, with the other model; as published where nothing is
-    known of such a run."""
+    """As a run on the same data was started, with the other model, and the sizes that all runs
+    beside it have; as published where nothing is known of such a run."""
     name = model.lower().replace("-", "_")
-    free = ("seed=", "ckpt=", "hydra.")
-    for run in siblings:
-        words = [word for word in overrides(run.folder) if not word.startswith(free)]
-        if any(word.startswith("model=") for word in words):
-            kept = [word for word in words if not word.startswith(("model=", "model."))]
-            return shlex.join(["python", "train.py", *kept, f"model={name}"])
-    published = (EXPERIMENTS / f"{data}_{name}.yaml").is_file()
+    free = ("seed=", "ckpt=", "hydra.", "model=", "model.")
+    given = [overrides(run.folder) for run in siblings]
+    given = [words for words in given if any(word.startswith("model=") for word in words)]
+    if given:
+        kept = [word for word in given[0] if not word.startswith(free)]
+        shared = set.intersection(*map(set, given))
+        own = tuple(f"model.{option}=" for option in options_of(name) - NAMED)
+        sizes = [word for word in given[0] if word in shared and word.startswith(own)]
+        return shlex.join(["python", "train.py", *kept, f"model={name}", *sizes])
+    published = (CONF / "experiment" / "paper" / f"{data}_{name}.yaml").is_file()
     chosen = f"experiment=paper/{data}_{name}" if published else f"model={name} data={data}"
     return f"python train.py {chosen}"
+
+
+def options_of(model: str) -> set[str]:
+    """The options that a model of conf/model has."""
+    content = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text())
+    bases = [base for base in content.pop("defaults", []) if base != "_self_"]
+    return set(content).union(*map(options_of, bases))
 
 
 def notes_of(
@@ -201,6 +223,8 @@ def notes_of(
         cut = [f"data.{k}={options[k]}" for k in ("split", "window") if options.get(k)]
         best = f", the best of {others + 1} on the validation split" if others else ""
         notes.append(f"{model}: {run.folder}{', ' if cut else ''}{' '.join(cut)}{best}")
+        if known and (why := incomparable(run)):
+            notes.append(f"{model} {why}, and is not compared with what was published")
     if known:
         notes.append(f"Published: {known['source']}. {known['note']}")
         pairs = {(row["ours"], row["model"]) for row in known["rows"] if "ours" in row}

@@ -14,13 +14,20 @@ from datamodules.base import SequenceData
 from datamodules.ragged import Ragged
 from reports.figures import figures, pair, write_figures
 from reports.inference import continued, decoded, drawn, infer, state_after
-from reports.latent_figures import change_of_mean, draw_over_time, draw_prior_posterior
+from reports.latent_figures import (
+    change_of_mean,
+    draw_interpolation,
+    draw_over_time,
+    draw_prior_posterior,
+    draw_traversal,
+)
 from reports.naming import model_name
 from reports.probes import probe, probe_styles, statistics
 from vrnn import RNN, VRNN
 from vrnn.evaluation import score
 from vrnn.likelihoods import Bernoulli, GaussianMixture
 from vrnn.networks import top
+from vrnn.normaliser import Normaliser
 from vrnn.sequence_model import SequenceModel
 
 
@@ -246,6 +253,23 @@ def test_sound_and_music_have_their_figures(
     about = {"hparams": {"data": data.description()}, "model": model, "seed": 0}
     drawn = figures(type("Module", (), about)(), data)
     assert drawn.keys() == {"Real and generated"} | (LATENT if latent else set())
+
+
+def test_coordinates_of_any_units_are_all_seen(make_model: Callable[..., VRNN]) -> None:
+    """Of sizes 1, 5 and 1,000, each takes a fair share of every axis, from top to bottom."""
+    rng = np.random.default_rng(0)
+    sizes = np.array([1.0, 5.0, 1000.0])
+    model = make_model(spread=0.1)
+    model.normaliser = Normaliser([0.0, 0.0, 1000.0], list(sizes))
+    a, b = infer(model, [sizes * rng.normal(size=(30, 3)) + [0, 0, 1000] for _ in "ab"], [0, 1])
+    axes = [draw("real", 1.0, a).axes[-1] for draw in (draw_over_time, draw_prior_posterior)]
+    axes += draw_traversal(model, "real", 1.0, [0, 1], 30).axes
+    axes += draw_interpolation(model, "real", 1.0, (a, b), ("a", "b"), 30).axes
+    assert len(axes) == 2 + 10 + 14
+    for ax in axes:
+        lines = np.stack([line.get_ydata() for line in ax.lines])
+        assert (np.ptp(lines, axis=1) > 0.05 * np.ptp(ax.get_ylim())).all()
+        assert (np.diff(lines.mean(1)) < 0).all()
 
 
 def test_figures_are_written_by_a_command(run: Path, tmp_path: Path, command: Command) -> None:

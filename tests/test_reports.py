@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from helpers import configure
 from matplotlib.figure import Figure
 from omegaconf import open_dict
@@ -22,7 +23,7 @@ from callbacks.samples import generate_raw
 from datamodules.pen import points
 from reports.drawings import draw
 from reports.page import write_comparison, write_report
-from reports.scores import read_published
+from reports.published import read_published
 from vrnn.checkpoint import load_module
 
 FAMILIES = ["pen", "audio", "binary", "piano", "real"]
@@ -290,6 +291,35 @@ def test_runs_scored_on_other_sequences_have_a_table_of_their_own(runs, tmp_path
     page = check(write_comparison([runs["pen"], other], tmp_path / "c.html"))
     captions = [text for _, text in page.all("caption")]
     assert sum("test split of" in text for text in captions) == 2
+
+
+def test_runs_on_other_data_of_the_same_name_are_drawn_apart(runs, tmp_path):
+    other = shutil.copytree(runs["real"], tmp_path / "other")
+    hparams = yaml.safe_load((other / "hparams.yaml").read_text())
+    hparams["data"]["columns"] = [f"their {name}" for name in hparams["data"]["columns"]]
+    (other / "hparams.yaml").write_text(yaml.safe_dump(hparams))
+    record = json.loads((other / "run.json").read_text())
+    record["data"]["test"] = "0123456789abcdef"
+    record["config"]["data"]["root"] = "/theirs"
+    (other / "run.json").write_text(json.dumps(record))
+    page = check(write_comparison([runs["real"], other], tmp_path / "c.html"))
+    names = [text.partition(":")[2] for _, text in page.all("small")]
+    assert sum(name.startswith(" their ") for name in names) == len(names) / 2
+    assert [text for _, text in page.all("h4")].count("Log likelihood") == 2
+    assert any(text == "csv_folder data.root=/theirs" for _, text in page.all("h3"))
+
+
+def test_scores_of_a_part_of_the_test_split_are_marked(copied):
+    hparams = yaml.safe_load((copied / "hparams.yaml").read_text())
+    hparams["data"] |= {"name": "iam", "sequences": {"train": 24, "val": 3, "test": 1518}}
+    (copied / "hparams.yaml").write_text(yaml.safe_dump(hparams))
+    page = check(write_report(copied))
+    tiles = [text for _, text in page.all("dt")]
+    assert "ELBO, test, 6 of 1,518 sequences" in tiles
+    rows = [text for _, text in page.all("th", scope="row")]
+    assert "ELBO, test, 6 of 1,518 sequences" in rows and "ELBO, validation" in rows
+    assert not page.all("tr", class_="ours") and "this run)" not in page.text()
+    assert "was scored on 6 of 1,518 sequences of the test split" in page.text()
 
 
 def test_long_sounds_leave_the_page_small():

@@ -5,12 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 from helpers import configure
 from pages import check
 
 import train
-from reports.curves import Curve, read_curves, thin
-from reports.page import write_report
+from reports.curves import Curve, panels, read_curves, thin
+from reports.page import write_comparison, write_report
 from reports.run import read_run
 
 
@@ -50,6 +51,27 @@ def test_thinning_keeps_the_extremes_and_the_gaps():
         assert few.y[inside].min() == whole.min() and few.y[inside].max() == whole.max()
     short = Curve(np.arange(3.0), np.ones(3))
     assert thin(short) is short
+
+
+def test_curves_of_densities_and_probabilities_are_drawn_raw():
+    def curves(scale):
+        raw = {"train/elbo": -9.0, "val/elbo": -8.0, "val/log_likelihood": -7.0}
+        figures = {f"{name}_per_step": value + scale for name, value in raw.items()}
+        figures |= {"val/elbo_raw_per_step": -8.0, "val/kl_per_step": 1.0}
+        return {name: Curve(np.arange(2.0), np.full(2, y)) for name, y in figures.items()}
+
+    def shown(runs):
+        return {p["title"]: (p["unit"], [s["y"][0] for s in p["series"]]) for p in panels(runs)}
+
+    same = shown({"a": curves(5.0), "b": curves(5.0)})
+    assert same["Bound"] == ("nats per step", [-4, -3, -4, -3])
+    mixed = shown({"density": curves(5.0), "probability": curves(0.0)})
+    assert mixed["Bound"] == ("nats per step, raw", [-9, -8, -9, -8])
+    assert mixed["Log likelihood given the latents"] == ("nats per step, raw", [-7, -7])
+    assert mixed["KL from prior to posterior"] == ("nats per step", [1, 1])
+    begun = {"train/elbo_per_step": Curve(np.zeros(1), np.zeros(1))}
+    runs = {"density": curves(5.0), "probability": curves(0.0), "begun": begun}
+    assert shown(runs)["Bound"] == mixed["Bound"]
 
 
 def test_parts_of_an_interrupted_run_are_joined(tmp_path):
@@ -123,6 +145,20 @@ def test_a_run_that_crashed_shows_what_there_is(run):
     assert "read from the corpus" in text and "No scores" in text and "Best ELBO" in text
 
 
+def test_samples_that_are_compared_name_their_checkpoints(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "checkpoints" / "best.ckpt").unlink()
+    page = check(write_comparison([run, other], tmp_path / "c.html"))
+    notes = [text for _, text in page.all("p", class_="note")]
+    for name, file in (("run", "best.ckpt"), ("other", "last.ckpt")):
+        assert f"{name}: drawn for this page from checkpoints/{file} with seed 0." in notes
+    assert "best weights" not in page.text()
+    assert "drawn from the best weights at the end" in check(write_report(run)).text()
+    figures = json.loads((other / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps(figures | {"best_epoch": 0}))
+    assert "drawn from the last weights at the end" in check(write_report(other)).text()
+
+
 def test_a_run_that_has_only_begun(run):
     for part in ("samples", "checkpoints"):
         shutil.rmtree(run / part)
@@ -133,6 +169,40 @@ def test_a_run_that_has_only_begun(run):
     assert "Not finished" in text and "no samples yet" in text and "No curves" in text
     assert "no real examples: the run keeps none" in text and "No pictures of latents" in text
     assert read_run(run).kind == "pen" and page.all("h1")[0][1].startswith("VRNN-GMM")
+
+
+@pytest.mark.parametrize("kind", ["pen", "audio", "binary", "real"])
+def test_a_run_that_failed_before_its_first_update_shows_why(kind, tmp_path):
+    folder = tmp_path / "run"
+    (folder / ".hydra").mkdir(parents=True)
+    model = {
+        "_target_": "vrnn.RNN",
+        "likelihood": {"_target_": "${x.likelihood}", "components": 1},
+    }
+    x = {"kind": kind, "likelihood": "vrnn.likelihoods.GaussianMixture"}
+    data = {"_target_": "datamodules.folders.CSVFolder"}
+    config = folder / ".hydra" / "config.yaml"
+    config.write_text(yaml.safe_dump({"x": x, "model": model, "data": data}))
+    (folder / "error.txt").write_text("trainer.max_steps=ten must be a number\n")
+    page = check(write_report(folder))
+    text = page.text()
+    assert "max_steps=ten must be a number" in text and "no samples yet" in text
+    assert "No curves" in text and "logger=default" in text and "No scores" in text
+    assert page.all("h1")[0][1] == "RNN-Gauss on CSVFolder"
+    # Some are killed a moment later.
+    (folder / "samples").mkdir()
+    one = {
+        "x": np.ones((5, 3)),
+        "lengths": [5],
+        "keys": ["a"],
+        "rate": 1.0,
+        "columns": list("uvw"),
+    }
+    np.savez(folder / "samples" / "real.npz", **one)
+    text = check(write_report(folder)).text()
+    assert "kept by the run" in text and (kind != "real" or "bottom: u, v, w." in text)
+    twin = shutil.copytree(folder, tmp_path / "twin")
+    assert "no samples yet" in check(write_comparison([folder, twin], tmp_path / "c.html")).text()
 
 
 def test_a_corpus_that_is_gone_is_said(run, tmp_path):

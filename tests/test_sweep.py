@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from small_corpora import write as write_corpus
 
-from callbacks.sweep import Row, overrides, rows, write
+from callbacks.sweep import Row, overrides, rows, show, write
 
 FAST = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
 FAST += ["model=rnn_gauss", "debug=fast", "untrained=false", "test=false"]
@@ -65,6 +65,26 @@ def test_means_and_errors_are_over_seeds_and_failures_show(sweep: Path) -> None:
     assert vrnn.best == sweep / "4_vrnn_gmm_iam" and table["model=dead"].best is None
     assert table["model=vrnn_gauss"].figures["val/elbo"] == (1.0, None)
     assert table["model=dead"].failures == ["8_dead_iam: did not come to its end"]
+
+
+def test_densities_and_probabilities_are_ranked_by_raw_bounds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The probability is the better one, though it looks worse beside a standardised density."""
+    for model, shown, raw in (("vrnn_gauss", -100.0, -400.0), ("vrnn_mulaw", -300.0, -300.0)):
+        per_step = {"val/elbo_per_step": shown / 10, "val/elbo_raw_per_step": raw / 10}
+        figures = {"val/elbo": shown, "val/elbo_raw": raw, "val/sequences": 2, "val/steps": 20}
+        job(tmp_path / f"0_{model}", ["data=fsdd", f"model={model}"], figures | per_step)
+    table = rows([tmp_path])
+    assert [row.options for row in table] == ["model=vrnn_mulaw", "model=vrnn_gauss"]
+    show(table)
+    assert f"best run: {tmp_path / '0_vrnn_mulaw'}" in (shown := capsys.readouterr().out)
+    assert "-300.0" in shown and "-400.0" in shown and "per sequence, raw" in shown
+    write(table, tmp_path)
+    assert "| val/elbo_raw |" in (tmp_path / "sweep.md").read_text()
+    other = json.loads((tmp_path / "0_vrnn_mulaw" / "metrics.json").read_text())
+    (tmp_path / "0_vrnn_mulaw" / "metrics.json").write_text(json.dumps(other | {"val/steps": 30}))
+    assert rows([tmp_path])[0].options == "model=vrnn_gauss", "other data: no space compares"
 
 
 def test_the_table_is_written_in_three_ways(sweep: Path) -> None:

@@ -2,13 +2,15 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from helpers import CONF, Command, build, configure, trainer
 
-from reports.scores import read_published
+from reports.published import read_published
 from reports.table import MODELS, Line, parts, runs_below
 from reports.table_text import cells, matrix, missing_of, show, write
 
@@ -33,6 +35,16 @@ def job(folder: Path, model: str, figures: dict[str, float], data: str = "iam") 
     (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
     (folder / "hparams.yaml").write_text(yaml.safe_dump({"model": described, "data": about}))
     (folder / "metrics.json").write_text(json.dumps(figures))
+    return folder
+
+
+def on_data(folder: Path, test: str, size: int = 100, **options: object) -> Path:
+    """Adds what a run says of its data."""
+    hparams = yaml.safe_load((folder / "hparams.yaml").read_text())
+    hparams["data"]["sequences"] = {"train": 900, "val": 100, "test": size}
+    (folder / "hparams.yaml").write_text(yaml.safe_dump(hparams))
+    config = {"model": hparams["model"], "data": options}
+    (folder / "run.json").write_text(json.dumps({"data": {"test": test}, "config": config}))
     return folder
 
 
@@ -66,6 +78,75 @@ def test_the_best_run_on_validation_stands_beside_what_is_published(runs: Path) 
     assert rows["paper-40", "1,360.0"][4] == "+6.0"
     assert lines["RNN-GMM", "log p(x)"].fill is None
     assert any("the best of 2" in note and "data.split=holdout" in note for note in part.notes)
+
+
+def test_data_of_one_name_with_other_test_splits_are_not_compared(tmp_path: Path) -> None:
+    a, b, c = (
+        job(tmp_path / f"{elbo}", "VRNN-Gauss", scored(elbo), "mine") for elbo in (1.0, 2.0, 3.0)
+    )
+    on_data(a, "aaaa", root="/a", window=None, batch_size=1)
+    on_data(b, "bbbb", root="/b", window=None)
+    on_data(c, "cccc", root="/b", window=20)
+    table = parts(runs_below([tmp_path]))
+    assert [part.data for part in table] == [
+        "mine data.root=/a",
+        "mine data.root=/b",
+        "mine data.root=/b data.window=20",
+    ]
+    for part, elbo in zip(table, (1.0, 2.0, 3.0), strict=True):
+        assert [line.value for line in part.lines if line.figure == "ELBO"][1] == elbo
+        assert not any("the best of" in note for note in part.notes)
+    header, _ = matrix(table, missing_of(table))
+    assert len(set(header)) == 5
+    on_data(b, "bbbb", root="/a")
+    assert "mine, test split bbbb" in {part.data for part in parts(runs_below([tmp_path]))}
+
+
+def test_scores_of_a_part_of_the_test_split_are_apart_and_not_beside_what_is_published(
+    tmp_path: Path,
+) -> None:
+    for name, elbo, sequences in (("a", 1300.0, 100), ("b", 1400.0, 50)):
+        figures = scored(elbo, **{"test/sequences": float(sequences)})
+        on_data(job(tmp_path / name, "VRNN-Gauss", figures), "aaaa")
+    whole, part = parts(runs_below([tmp_path]))
+    assert part.data == "iam, 50 of 100 sequences of the test split"
+    lines = [line for p in (whole, part) for line in p.lines if line.figure == "ELBO"]
+    shown = [(line.value, line.published) for line in lines if line.model == "VRNN-Gauss"]
+    assert shown == [(1300, 1337), (1400, None)]
+    assert any("was scored on 50 of 100 sequences" in note for note in part.notes)
+    scores = {"test/elbo_paper": 1390.0, "test/sequences": 100.0}
+    (tmp_path / "b" / "scores_test_k1.json").write_text(json.dumps(scores))
+    (table,) = parts(runs_below([tmp_path]))
+    assert any("the best of 2" in note for note in table.notes), "evaluate.py has scored all of it"
+
+
+def in_spaces(standardised: float, raw: float, steps: float = 10) -> dict[str, float]:
+    spaces = {"": standardised, "_raw": raw}
+    figures = {f"{split}/elbo{s}": v for split in ("val", "test") for s, v in spaces.items()}
+    return figures | {f"{key}_per_step": v / steps for key, v in figures.items()}
+
+
+def test_densities_and_probabilities_are_compared_in_raw_units_only(tmp_path: Path) -> None:
+    job(tmp_path / "a", "VRNN-Gauss", in_spaces(-100.0, -400.0), "blizzard")
+    (alone,) = parts(runs_below([tmp_path]))
+    assert alone.unit == "nats per sequence, standardised"
+    assert {line.published for line in alone.lines} > {9223}
+    folder = job(tmp_path / "b", "VRNN-Gauss", in_spaces(-300.0, -300.0), "blizzard")
+    hparams = yaml.safe_load((folder / "hparams.yaml").read_text())
+    hparams["model"]["likelihood"] = {"_target_": "vrnn.MuLawCategorical"}
+    hparams["data"]["log_scales"] = {"standardised": 30.0, "raw": 0.0}
+    (folder / "hparams.yaml").write_text(yaml.safe_dump(hparams))
+    (both,) = parts(runs_below([tmp_path]))
+    assert both.unit == "nats per sequence, raw"
+    found = {line.model: line.value for line in both.lines if line.figure == "ELBO"}
+    assert (found["VRNN-Gauss"], found["VRNN-MuLaw"]) == (-400, -300)
+    assert {line.published for line in both.lines} == {None}
+    (alone,) = parts(runs_below([folder]))
+    assert alone.unit == "nats per sequence, standardised"
+    assert any("gives probabilities" in note for note in alone.notes)
+    job(tmp_path / "c", "VRNN-Gauss", in_spaces(-50.0, -410.0), "blizzard")
+    (table,) = parts(runs_below([tmp_path / "a", tmp_path / "c"]))
+    assert [line.value for line in table.lines if line.figure == "ELBO"][1] == -400, "the best"
 
 
 def test_figures_of_another_k_are_not_taken_for_those_of_40(runs: Path) -> None:
@@ -118,6 +199,19 @@ def test_missing_models_name_the_command_that_trains_them(runs: Path) -> None:
     for fill in missing_of([part]):
         name = fill.partition("experiment=")[2]
         assert not name or (CONF / "experiment" / f"{name}.yaml").is_file()
+
+
+def test_missing_models_are_trained_in_the_sizes_that_the_others_share(runs: Path) -> None:
+    for folder in (runs / "a", runs / "b", runs / "deep" / "c"):
+        file = folder / ".hydra" / "overrides.yaml"
+        own = "- model.z_dim=3\n" if folder.name == "a" else ""
+        more = "- model.hidden=32\n- model.likelihood.components=7\n- model.prior_dim=5\n"
+        file.write_text(f"{file.read_text()}{own}{more}")
+    (part,) = parts(runs_below([runs]))
+    fills = {line.model: line.fill for line in part.lines if line.figure in ("ELBO", "log p(x)")}
+    start = "python train.py data=iam 'data.root=/a b' model="
+    assert fills["RNN-Gauss"] == f"{start}rnn_gauss model.hidden=32"
+    assert fills["VRNN-GMM"] == f"{start}vrnn_gmm model.hidden=32 model.prior_dim=5"
 
 
 def test_the_table_is_written_in_three_ways(
@@ -204,3 +298,40 @@ def test_evaluate_leaves_its_scores_where_the_table_finds_them(
     command("evaluate.py", tmp_path, "--split", "val", "--bounds", "elbo")
     assert (tmp_path / "scores_val_k1.json").is_file()
     write([part], tmp_path)
+
+
+def iwae_of(folder: Path) -> float | None:
+    (part,) = parts(runs_below([folder]))
+    lines = {(line.model, line.figure): line for line in part.lines}
+    return lines["VRNN-Gauss", "IWAE-40"].value
+
+
+def test_scores_of_weights_that_are_gone_are_left_out(
+    tmp_path: Path, command: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, module = build(configure(tmp_path, "model=vrnn_gauss"))
+    fit, best = trainer(tmp_path, max_steps=1), tmp_path / "checkpoints" / "best.ckpt"
+    fit.fit(module, data)
+    fit.save_checkpoint(best)
+    command("evaluate.py", tmp_path)
+    file = tmp_path / "scores_test_k40.json"
+    scores = json.loads(file.read_text())
+    best.touch()
+    assert iwae_of(tmp_path) == scores["test/iwae_paper"], "copied, not trained further"
+    with torch.no_grad():
+        module.model.cell.encoder.out.weight.add_(0.1)
+    fit.save_checkpoint(best)
+    assert iwae_of(tmp_path) is None
+    assert f"{file} is left out" in caplog.text
+
+
+@pytest.mark.parametrize("newer", ["metrics.json", "checkpoints/best.ckpt"])
+def test_scores_that_do_not_tell_their_weights_must_not_be_older_than_these(
+    runs: Path, newer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert iwae_of(runs) == 1310.0
+    (runs / "b" / "checkpoints").mkdir()
+    file = runs / "b" / newer
+    file.touch()
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime + 60))
+    assert iwae_of(runs) is None and "scores_test_k40.json is left out" in caplog.text

@@ -1,0 +1,30 @@
+"""What was published for some data, and the runs that it can be compared with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from callbacks.sweep import log_scale
+from reports.run import Run
+
+__all__ = ["incomparable", "read_published"]
+
+PUBLISHED = Path(__file__).with_name("published.json")
+
+
+def read_published() -> dict[str, Any]:
+    """By the name of the data, "unit" and "suffix" of the figures, "source", "note" and "rows"."""
+    content: dict[str, Any] = json.loads(PUBLISHED.read_text())
+    return content
+
+
+def incomparable(run: Run) -> str:
+    """Why scores of a run do not compare with published ones, in words; empty where they do."""
+    if part := run.part("test"):
+        return f"was scored on {part} of the test split"
+    scales = run.data.get("log_scales") or {}
+    scale = log_scale(run.figures)
+    # 0 where the data has another one: no unit of x is in the run's figures.
+    if scale == 0 and scales.get("standardised"):
+        return "gives probabilities, not densities"
+    return ""
