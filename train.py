@@ -281,6 +281,7 @@ def main(cfg: "DictConfig") -> float:
 
     from callbacks.checks import check_folder, check_given
     from callbacks.errors import readable_errors
+    from callbacks.fresh import check_fresh
 
     hydra_cfg = HydraConfig.get()
     cfg.output_dir = hydra_cfg.runtime.output_dir
@@ -291,10 +292,12 @@ def main(cfg: "DictConfig") -> float:
         name = f"{Path(hydra_cfg.sweep.dir).name} {' '.join(words)}"
         cfg.logger.wandb.group = name[:128]
     figures: dict[str, float] = {}
-    if sweep:
-        # Refused, the sweep ends, and the results that are there stay as they are.
-        with readable_errors():
+    # Refused, a sweep ends, too, and the results that are there stay as they are.
+    with readable_errors():
+        if sweep:
             figures = finished_before(cfg) or {}
+        else:
+            check_fresh(Path(cfg.output_dir), cfg.ckpt)
     with readable_errors(Path(cfg.output_dir), end=not sweep):
         if sweep and cfg.trainer.devices != 1:
             raise ValueError(
