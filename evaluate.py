@@ -56,7 +56,7 @@ def main() -> None:
         "--json",
         type=Path,
         help="write the figures to this file (default: scores_<split>_k<k>.json of the run, "
-        "where all of its split is scored)",
+        "where all of its own split is scored)",
     )
     args = parser.parse_intermixed_args()
 
@@ -70,9 +70,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     """Scores a split, prints the figures as tables and writes them as JSON, keys `split/name`."""
     from rich.console import Console
 
+    from callbacks.checks import check_split
     from callbacks.tables import scores_tables
     from datamodules.loading import load_data
-    from vrnn.checkpoint import load_module
+    from vrnn.checkpoint import find_checkpoint, load_module
 
     bounds = parse_bounds(args.bounds)
     for option in ("k", "runs", "limit"):
@@ -87,6 +88,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {args.device}: {error}") from error
     data = load_data(module.hparams["data"], args.overrides)
+    run = find_checkpoint(args.run).parent.parent
+    own = check_split(run, args.split, data, args.overrides)
     exact = module.model.z_dim == 0
     particles = 1 if exact or bounds == {"elbo"} else args.k
 
@@ -100,7 +103,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     console.print(
         f"{int(scores['sequences']):,} sequences, {module.model.parameter_count:,} parameters"
     )
-    file = args.json or scores_file(args, particles)
+    file = args.json or (scores_file(args, particles) if own else None)
     if file is not None:
         file.write_text(json.dumps(figures, indent=2) + "\n")
     return figures
@@ -141,10 +144,9 @@ def score_split(
 
 def scores_file(args: argparse.Namespace, particles: int) -> Path | None:
     """Where the scores of a run are found again (`reports.table`); None of a lone checkpoint, or
-    where other sequences are scored than those of the run."""
-    same = all(word.startswith(("data.root=", "data.cache=")) for word in args.overrides)
+    where not all sequences are scored."""
     folder = Path(args.run)
-    if args.limit is not None or not same or not folder.is_dir():
+    if args.limit is not None or not folder.is_dir():
         return None
     return folder / f"scores_{args.split}_k{particles}.json"
 

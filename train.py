@@ -34,7 +34,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from hydra.utils import instantiate
     from lightning.pytorch.utilities import rank_zero_only
 
-    from callbacks.checks import check_resumed
+    from callbacks.checks import check_data, check_resumed
     from callbacks.progress import Progress
     from callbacks.record import record
     from callbacks.samples import write_real
@@ -48,6 +48,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     start = resume_from(cfg)
     if start is not None:
         check_resumed(start, plain)
+        check_data(start, plain, data)
     started = time.monotonic()
     if rank_zero_only.rank == 0:
         record(Path(cfg.output_dir), plain, data)

@@ -1,6 +1,8 @@
 """What does not go together, refused in a sentence before training starts."""
 
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -10,7 +12,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from callbacks.record import first_change, flat
+from callbacks.record import changed_splits, first_change, flat, options_of
 from datamodules.base import SequenceData
 from vrnn.checkpoint import read
 from vrnn.discrete import DiscreteLikelihood
@@ -18,15 +20,22 @@ from vrnn.sequence_model import SequenceModel
 
 __all__ = [
     "check_bits",
+    "check_data",
     "check_folder",
     "check_given",
     "check_kind",
     "check_resumed",
+    "check_split",
     "check_trainer",
     "check_types",
 ]
 
+log = logging.getLogger(__name__)
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true", "32", "bf16", "16", "64")
+
+PLACES = ("data.root=", "data.cache=", "data.lists=")
+"""Options that say where the data are, not which."""
 
 FREE = ("model.engine", "model.checkpoint_steps", "model.dropout")
 """Options of a model that its weights do not depend on."""
@@ -137,6 +146,48 @@ def check_resumed(checkpoint: Path, config: dict[str, Any]) -> None:
             f"{checkpoint} was trained with {key}={was}, and goes on with it; {key}={now} is for "
             "a run of its own, without ckpt="
         )
+
+
+def check_data(checkpoint: Path, config: dict[str, Any], data: SequenceData) -> None:
+    """Refuses to go on by ckpt=last with other sequences than those of the run; of a checkpoint
+    that is named, which may start a run of its own, warns of them.
+
+    Raises:
+        ValueError: saying how the run gets its own, and how to go on with the new ones.
+    """
+    run = checkpoint.parent.parent
+    changed = changed_splits(run, data)
+    if not changed:
+        return
+    told = other_data(run, changed, data)
+    if config["ckpt"] == "last":
+        raise ValueError(f"{told}; ckpt={checkpoint} goes on with those that there are now")
+    before = options_of(run) or {}
+    if before.get("data", {}).get("_target_") == config["data"]["_target_"]:
+        log.warning(told)
+
+
+def check_split(run: Path, split: str, data: SequenceData, overrides: Sequence[str]) -> bool:
+    """Whether a split is that of the run in this folder; warns if it is not, and no override of
+    the data's options has asked for another."""
+    if not all(word.startswith(PLACES) for word in overrides):
+        return False
+    if split not in changed_splits(run, data):
+        return True
+    log.warning(other_data(run, [split], data))
+    return False
+
+
+def other_data(run: Path, splits: Sequence[str], data: SequenceData) -> str:
+    """Says that splits hold other sequences than those of a run, and how it gets its own."""
+    listed = run / "splits.csv"
+    remedy = "give it the corpus as it was by data.root="
+    if data.splits_by is not None and listed.is_file():
+        remedy = f"for the run's own {data.splits_by.format(listed)}"
+    return (
+        f"data={data.name} has other {', '.join(splits)} sequences than when {run} was "
+        f"trained, which may have learnt from some of them: {remedy}"
+    )
 
 
 def check_kind(model: SequenceModel, data: SequenceData, fitting: str) -> None:

@@ -66,6 +66,7 @@ class SequenceData(LightningDataModule):
         binary: coordinates that are 0 or 1, and never normalised.
         paper_scale: (D,), the scale of the units of published figures, where there are such.
         splits: "train", "val" and "test", raw, after `setup`.
+        splits_by: how to give it a list {} of `name,split`, in words; None where none is read.
     """
 
     name: str
@@ -74,6 +75,7 @@ class SequenceData(LightningDataModule):
     rate: float
     binary: tuple[int, ...] = ()
     paper_scale: tuple[float, ...] | None = None
+    splits_by: str | None = None
 
     def __init__(
         self,

@@ -60,6 +60,7 @@ class SequenceFolder(SequenceData):
     """
 
     kind = "real"
+    splits_by = f"copy {{}} to {LISTS[0]} in data.root"
     suffixes: tuple[str, ...]
     read: Callable[[Path], list[Found]]
 
