@@ -132,13 +132,15 @@ def check_trainer(trainer: dict[str, Any]) -> None:
 
 
 def check_resumed(checkpoint: Path, config: dict[str, Any]) -> None:
-    """Refuses to go on with another model, or with options that the checkpoint brings itself.
+    """Refuses to go on with another model, with options that the checkpoint brings itself, or to
+    an end that it is behind already.
 
     Raises:
         CheckpointError: if the file is no usable checkpoint.
         ValueError: naming an option that differs.
     """
-    both = (read(checkpoint)["hyper_parameters"], config)
+    content = read(checkpoint)
+    both = (content["hyper_parameters"], config)
     before, after = ({part: c[part] for part in ("model", "optim")} for c in both)
     if changed := first_change(before, after, FREE):
         key, was, now = changed
@@ -146,6 +148,15 @@ def check_resumed(checkpoint: Path, config: dict[str, Any]) -> None:
             f"{checkpoint} was trained with {key}={was}, and goes on with it; {key}={now} is for "
             "a run of its own, without ckpt="
         )
+    epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    done = {"max_epochs": ("epoch", epochs), "max_steps": ("update", content["global_step"])}
+    for name, (what, number) in done.items():
+        limit = config["trainer"][name]
+        if limit not in (None, -1) and limit < number:
+            raise ValueError(
+                f"{checkpoint} is that of {what} {number}, beyond trainer.{name}={limit}; it goes "
+                "on to a larger number, and a shorter run is one of its own, without ckpt="
+            )
 
 
 def check_data(checkpoint: Path, config: dict[str, Any], data: SequenceData) -> None:

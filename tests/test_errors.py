@@ -111,6 +111,11 @@ def test_a_gpu_that_is_not_there(tmp_path: Path, command: Command) -> None:
         ),
         (["optim.lr=0.5"], r"was trained with optim.lr=.*, .* optim.lr=0.5 is for a run of its"),
         (["ckpt=nowhere.ckpt"], r"cannot load nowhere.ckpt: there is no such file"),
+        (["trainer.max_epochs=0"], r"is that of epoch 1, beyond trainer.max_epochs=0; it goes"),
+        (
+            ["trainer.max_steps=0"],
+            r"is that of update 1, beyond trainer.max_steps=0; it goes",
+        ),
     ],
 )
 def test_a_run_goes_on_as_it_was_or_is_left_alone(
