@@ -234,14 +234,19 @@ def finished_before(cfg: "DictConfig") -> dict[str, float] | None:
 
 
 def resume_from(cfg: "DictConfig") -> Path | None:
-    """The checkpoint to go on from; `ckpt=last` starts afresh where there is none yet."""
+    """The checkpoint to go on from, a run's last one if its folder is given; `ckpt=last` starts
+    afresh where there is none yet."""
     from vrnn.checkpoint import find_last
 
     if cfg.ckpt is None:
         return None
-    if cfg.ckpt != "last":
-        return Path(cfg.ckpt)
-    found = find_last(Path(cfg.output_dir))
+    last = cfg.ckpt == "last"
+    named = Path(cfg.output_dir if last else cfg.ckpt)
+    if not last and not named.is_dir():
+        return named
+    found = find_last(named)
+    if found is None and not last:
+        raise ValueError(f"ckpt={named}: there is no checkpoints/last.ckpt in this folder")
     if found is None:
         log.warning(
             "ckpt=last: nothing to resume in %s, so training starts afresh; hydra.run.dir= names "

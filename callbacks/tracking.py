@@ -47,6 +47,8 @@ UNHELPFUL = (
     ".*when logging on epoch level in distributed.*",
     # Updates are counted over all epochs, so that small corpora are logged as often.
     ".*is smaller than the logging interval.*",
+    # A run that goes on from another's checkpoint has best weights of its own.
+    "The dirpath has changed from .*",
     # It is: see datamodules.position.
     ".*your dataloader is not resumable.*",
 )

@@ -61,6 +61,7 @@ TRAIN = {
     "objective.free_bits=-1": r"objective.free_bits must not be negative, and is -1",
     "objective.kl_start=2": r"objective.kl_start must be between 0 and 1, not 2",
     "ckpt=nowhere.ckpt": r"cannot load nowhere.ckpt: there is no such file",
+    "ckpt=conf": r"ckpt=conf: there is no checkpoints/last.ckpt in this folder",
     "ckpt=pyproject.toml": r"cannot load pyproject.toml: it ",
     "x.likelihood=vrnn.likelihoods.Bernoulli": r"Bernoulli",
 }

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import Command
+from helpers import Command, configure
 
+import train
 from callbacks.fresh import check_fresh
 
 SMALL = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
@@ -34,6 +35,13 @@ def test_a_run_is_not_trained_over(tmp_path: Path, command: Command) -> None:
     kept = [f"--config-path={tmp_path / 'run' / '.hydra'}", "--config-name=config", where]
     told = command.fails("train.py", *kept, "ckpt=null")
     assert "holds a run, which would be overwritten" in told
+
+
+def test_a_folder_stands_for_its_last_checkpoint(tmp_path: Path) -> None:
+    few = ["model=rnn_gauss", "untrained=false", "test=false"]
+    train.run(configure(tmp_path / "run", *few, "trainer.max_epochs=1"))
+    more = [*few, "trainer.max_epochs=2", f"ckpt={tmp_path / 'run'}"]
+    assert train.run(configure(tmp_path / "more", *more))["epochs"] == 2
 
 
 def test_a_checkpoint_of_the_folder_goes_on_in_it(tmp_path: Path) -> None:
