@@ -151,11 +151,16 @@ class SequenceData(LightningDataModule):
             varies = scale > 1e-12 * np.abs(shift)
             if not varies.all():
                 constant = [self.columns[d] for d in np.flatnonzero(~varies)]
+                rest = [self.columns[d] for d in np.flatnonzero(varies)]
                 raise ValueError(
                     f"data={self.name}: constant in the training split: {', '.join(constant)}; "
-                    "leave it out, or choose data.normaliser=none"
+                    f"{self.leaving(rest)}, or choose data.normaliser=none"
                 )
         return shift, scale
+
+    def leaving(self, columns: Sequence[str]) -> str:
+        """How to leave all columns out but these, an imperative."""
+        return "leave it out"
 
     def means(self) -> list[float] | None:
         """How often each coordinate of binary frames is set in the training split, (D,)."""

@@ -247,8 +247,10 @@ def test_a_constant_column_is_named(tmp_path: Path) -> None:
     """In float32 and float64, 0.1 summed many times over is not its mean times their number."""
     for i, x in enumerate(sequences(8, 2)):
         np.save(tmp_path / f"{i}.npy", np.column_stack([x[:, 0], np.full(len(x), 0.1)]))
-    with pytest.raises(ValueError, match="constant in the training split: x1; leave it out, or"):
+    message = r"constant in the training split: x1; leave it out by data.columns=\[x0\], or"
+    with pytest.raises(ValueError, match=message):
         NPZFolder(tmp_path).setup()
+    assert opened(NPZFolder(tmp_path, columns=["x0"])).columns == ("x0",)
     assert opened(NPZFolder(tmp_path, normaliser="none")).scale.tolist() == [1, 1]
 
 
