@@ -89,10 +89,17 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
     from lightning.pytorch import seed_everything
     from omegaconf import OmegaConf
 
-    from callbacks.checks import check_bits, check_kind, check_trainer, check_types
+    from callbacks.checks import (
+        check_kind,
+        check_likelihood,
+        check_options,
+        check_trainer,
+        check_types,
+    )
     from vrnn.module import VRNNModule
 
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    check_likelihood(plain["model"]["likelihood"])
     # The module takes particles and seed as they stand at the top.
     check_types({**plain, "_target_": "vrnn.module.VRNNModule"})
     check_trainer(plain["trainer"])
@@ -105,7 +112,7 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
     if cfg.x.dim is None:
         cfg.x.dim = data.x_dim
         plain = OmegaConf.to_container(cfg, resolve=True)
-    check_bits(plain["model"], data)
+    check_options(plain["model"], data)
     module = VRNNModule(
         model=plain["model"],
         objective=plain["objective"],

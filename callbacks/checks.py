@@ -1,7 +1,9 @@
 """What does not go together, refused in a sentence before training starts."""
 
+import inspect
 import logging
 import os
+import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -12,18 +14,23 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+import vrnn.autoregressive
+import vrnn.discrete
+import vrnn.likelihoods
 from callbacks.record import changed_splits, first_change, flat, options_of
 from datamodules.base import SequenceData
 from vrnn.checkpoint import read
 from vrnn.discrete import DiscreteLikelihood
+from vrnn.likelihoods import Likelihood
 from vrnn.sequence_model import SequenceModel
 
 __all__ = [
-    "check_bits",
     "check_data",
     "check_folder",
     "check_given",
     "check_kind",
+    "check_likelihood",
+    "check_options",
     "check_resumed",
     "check_split",
     "check_trainer",
@@ -41,18 +48,64 @@ FREE = ("model.engine", "model.checkpoint_steps", "model.dropout")
 """Options of a model that its weights do not depend on."""
 
 
-def check_bits(model: dict[str, Any], data: SequenceData) -> None:
-    """Refuses a model of mixtures where frames are bits, before it is built.
+def check_options(model: dict[str, Any], data: SequenceData) -> None:
+    """Refuses options that the likelihood does not take, before it is built.
 
     Raises:
-        ValueError: naming models that would fit.
+        ValueError: naming models that would fit, or the options to add and to take away.
     """
-    if data.kind == "binary" and "components" in model["likelihood"]:
+    likelihood = model["likelihood"]
+    if data.kind == "binary" and "components" in likelihood:
         raise ValueError(
             f"data={data.name} gives binary frames, of which there are no mixtures of Gaussians; "
             "choose model=vrnn_bernoulli, rnn_bernoulli, vrnn_nade, rnn_nade, or another one that "
             "ends in _bernoulli"
         )
+    given = {key for key in likelihood if not key.startswith("_")}
+    parameters = inspect.signature(
+        pkgutil.resolve_name(likelihood["_target_"])
+    ).parameters.values()
+    taken = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    needed = {p.name for p in parameters if p.name in taken and p.default is p.empty}
+    unknown = given - taken if len(taken) == len(parameters) else set()  # Else **kwargs.
+    words = [f"~model.likelihood.{key}" for key in sorted(unknown)]
+    words += [f"+model.likelihood.{key}=<value>" for key in sorted(needed - given)]
+    if words:
+        raise ValueError(
+            f"{likelihood['_target_']} takes other options than this model gives its likelihood: "
+            f"add {' '.join(words)}, or choose a model= that is made for it"
+        )
+
+
+def check_likelihood(likelihood: object) -> None:
+    """Refuses what is no output distribution.
+
+    Raises:
+        ValueError: naming those that there are.
+    """
+    if not isinstance(likelihood, dict):
+        raise ValueError(
+            f"model.likelihood={likelihood} would replace the options of the likelihood, too; its "
+            f"class alone is x.likelihood=, one of {', '.join(heads())}"
+        )
+    target = str(likelihood["_target_"])
+    try:
+        found = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, Likelihood)):
+        raise ValueError(
+            f"model.likelihood._target_={target} is no likelihood that can be found; "
+            f"x.likelihood= takes one of {', '.join(heads())}"
+        )
+
+
+def heads() -> list[str]:
+    """The output distributions of this package."""
+    modules = (vrnn.likelihoods, vrnn.autoregressive, vrnn.discrete)
+    found = [getattr(module, name) for module in modules for name in module.__all__]
+    classes = [one for one in found if isinstance(one, type) and issubclass(one, Likelihood)]
+    return [f"{c.__module__}.{c.__name__}" for c in classes if not inspect.isabstract(c)]
 
 
 def check_given(cfg: DictConfig) -> None:

@@ -63,7 +63,13 @@ TRAIN = {
     "ckpt=nowhere.ckpt": r"cannot load nowhere.ckpt: there is no such file",
     "ckpt=conf": r"ckpt=conf: there is no checkpoints/last.ckpt in this folder",
     "ckpt=pyproject.toml": r"cannot load pyproject.toml: it ",
-    "x.likelihood=vrnn.likelihoods.Bernoulli": r"Bernoulli",
+    "x.likelihood=vrnn.likelihoods.Bernoulli": r"Bernoulli takes other options .* add "
+    r"~model.likelihood.components, or choose a model=",
+    "x.likelihood=vrnn.likelihoods.Gaussian": r"Gaussian is no likelihood that can be found; "
+    r"x.likelihood= takes one of .*likelihoods.GaussianMixture, .*, vrnn.discrete.MuLawC\w+$",
+    "x.likelihood=vrnn.bounds.elbo": r"vrnn.bounds.elbo is no likelihood that can be found",
+    "model.likelihood=gaussian": r"model.likelihood=gaussian would replace the options of .* its "
+    r"class alone is x.likelihood=, one of .*likelihoods.GaussianMixture",
 }
 
 
