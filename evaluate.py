@@ -82,6 +82,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
             raise ValueError(f"--{option} must be at least 1, not {value}")
     if args.seed < 0:
         raise ValueError(f"--seed must not be negative, and is {args.seed}")
+    if args.json is not None and (args.json.is_dir() or not args.json.parent.is_dir()):
+        why = "is a folder" if args.json.is_dir() else f"there is no folder {args.json.parent}"
+        raise ValueError(f"--json {args.json}: {why}")
     module = load_module(args.run)
     try:
         module.to(args.device)

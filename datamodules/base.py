@@ -216,9 +216,14 @@ class SequenceData(LightningDataModule):
         sequences = self.splits[split]
         long = np.flatnonzero(sequences.lengths > steps)[:n]
         if len(long) < n:
+            longest = np.sort(sequences.lengths[sequences.lengths > 1])[-n:]
+            ways = [f"--n {len(long)}"] if len(long) else []
+            if len(longest):
+                fewer = f" --n {len(longest)}" if len(longest) < n else ""
+                ways.append(f"--prime {longest[0] - 1}{fewer}")
             raise ValueError(
-                f"only {len(long)} sequences of the {split} split have more than {steps} frames; "
-                f"the longest has {sequences.lengths.max()}"
+                f"only {len(long)} of {len(sequences)} sequences of the {split} split have more "
+                f"than {steps} frames, not {n}; choose {' or '.join(ways) or 'no --prime'}"
             )
         x = np.stack(
             [(sequences.piece(int(i), 0, steps) - self.shift) / self.scale for i in long], axis=1

@@ -167,7 +167,11 @@ def test_unknown_options_are_answered_by_hydra_and_a_guess(
         (["data.test_lines=0"], "must all be at least 1"),
         (["--limit", 0], "--limit must be at least 1, not 0"),
         (["--device", "foo"], "--device foo: Expected one of cpu"),
-        (["--json", "/nowhere/scores.json"], "/nowhere/scores.json"),
+        (
+            ["--json", "/nowhere/scores.json"],
+            "^evaluate.py: --json /nowhere/scores.json: there is",
+        ),
+        (["--json", "/"], "--json /: is a folder"),
     ],
 )
 def test_evaluate_answers_by_a_sentence(
@@ -182,7 +186,7 @@ def test_evaluate_answers_by_a_sentence(
         (["--n", 0], "--n must be at least 1, not 0"),
         (["--steps", 0], "--steps must be at least 1, not 0"),
         (["--prime", -1], "--prime must not be negative"),
-        (["--prime", 100000, "--n", 1], "only 0 sequences of the test split"),
+        (["--prime", 100000, "--n", 1], "only 0 of 6 sequences of the test split"),
         (["--temperature-z", -1], "a temperature must be 0 .* or above, not -1"),
         (["data.lines=3"], "data.lines=3 is of use with --prime only"),
     ],
