@@ -38,7 +38,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from callbacks.progress import Progress
     from callbacks.record import record
     from callbacks.samples import write_real
-    from callbacks.tracking import close_loggers, describe_metrics, quieten_lightning
+    from callbacks.tracking import NoLogger, close_loggers, describe_metrics, quieten_lightning
     from reports.naming import model_name
     from vrnn.memory import keep_freed_memory
 
@@ -58,7 +58,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
             print(f"{name} on {count:,} sequences of {data.name}, {data.batch_size} a batch")
             print(f"into {shown(Path(cfg.output_dir))}")
 
-    loggers = [instantiate(node) for node in plain["logger"].values()]
+    loggers = [instantiate(node) for node in plain.get("logger", {}).values()] or [NoLogger()]
     try:
         for logger in loggers:
             logger.log_hyperparams({**plain, "parameters": module.model.parameter_count})
@@ -299,7 +299,7 @@ def main(cfg: "DictConfig") -> float:
     hydra_cfg = HydraConfig.get()
     cfg.output_dir = hydra_cfg.runtime.output_dir
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    if sweep and cfg.logger.get("wandb") and cfg.logger.wandb.group is None:
+    if sweep and OmegaConf.select(cfg, "logger.wandb.group", default="") is None:
         # Grouped by it, W&B shows what the sweep's table does: means over seeds.
         words = [word for word in hydra_cfg.overrides.task if not word.startswith("seed=")]
         name = f"{Path(hydra_cfg.sweep.dir).name} {' '.join(words)}"
@@ -334,7 +334,8 @@ if __name__ == "__main__":
         main()
     except SystemExit as end:
         # Hydra leaves while it handles an error that it has told at length.
-        if isinstance(end.__context__, ConfigCompositionException):
+        untold = isinstance(end.__context__, ConfigCompositionException)
+        if untold or "Config group override" in str(end.__context__):
             from callbacks.overrides import meant
 
             told = meant(str(end.__context__), sys.argv[1:])

@@ -155,6 +155,11 @@ def test_unknown_options_are_answered_by_hydra_and_a_guess(
     assert shown.splitlines()[-1].startswith(f"train.py: {meant}") and "Traceback" not in shown
 
 
+def test_a_group_that_is_null_is_answered_by_how_to_do_without(command: Command) -> None:
+    told = command.fails("train.py", "model=rnn_gauss", "logger=null").splitlines()[-1]
+    assert told == "train.py: logger=null is no file of conf/; ~logger takes it away"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
