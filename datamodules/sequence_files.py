@@ -64,7 +64,8 @@ def read_csv(path: Path, *columns: str) -> list[Found]:
                 try:
                     rows.append(numbers(cells, width, places))
                 except ValueError as error:
-                    raise ValueError(f"{path}, line {lines.line_num}: {error}") from error
+                    where = f"{path}, line {lines.line_num}"
+                    raise ValueError(f"{where}: {error}{separated_otherwise(cells)}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no text of comma-separated numbers ({error})") from error
     if not rows:
@@ -83,6 +84,12 @@ def choose(where: object, names: Sequence[str], columns: Sequence[str]) -> list[
         if column not in names:
             raise ValueError(f"{where} has no column {column}, only {', '.join(names)}")
     return [names.index(column) for column in columns or names]
+
+
+def separated_otherwise(cells: Sequence[str]) -> str:
+    """Says so of a line whose cells are, as spreadsheets of many languages write them."""
+    found = next((s for s in (";", "\t") if any(s in cell for cell in cells)), None)
+    return f"; numbers are separated by commas, not by {found!r}" if found else ""
 
 
 def is_number(cell: str) -> bool:
