@@ -56,7 +56,7 @@ def main() -> None:
         "--json",
         type=Path,
         help="write the figures to this file (default: scores_<split>_k<k>.json of the run, "
-        "where all of its split is scored)",
+        "where all of its own split is scored)",
     )
     args = parser.parse_intermixed_args()
 
@@ -70,6 +70,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     """Scores a split, prints the figures as tables and writes them as JSON, keys `split/name`."""
     from rich.console import Console
 
+    from callbacks.checks import check_split
     from callbacks.tables import scores_tables
     from datamodules.loading import load_data
     from reports.evaluated import CHECKPOINT, fingerprint
@@ -82,6 +83,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
             raise ValueError(f"--{option} must be at least 1, not {value}")
     if args.seed < 0:
         raise ValueError(f"--seed must not be negative, and is {args.seed}")
+    if args.json is not None and (args.json.is_dir() or not args.json.parent.is_dir()):
+        why = "is a folder" if args.json.is_dir() else f"there is no folder {args.json.parent}"
+        raise ValueError(f"--json {args.json}: {why}")
     checkpoint = find_checkpoint(args.run)
     scored = {CHECKPOINT: fingerprint(checkpoint)}
     module = load_module(checkpoint)
@@ -90,6 +94,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {args.device}: {error}") from error
     data = load_data(module.hparams["data"], args.overrides)
+    own = check_split(checkpoint.parent.parent, args.split, data, args.overrides)
     exact = module.model.z_dim == 0
     particles = 1 if exact or bounds == {"elbo"} else args.k
 
@@ -103,7 +108,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     console.print(
         f"{int(scores['sequences']):,} sequences, {module.model.parameter_count:,} parameters"
     )
-    file = args.json or scores_file(args, particles)
+    file = args.json or (scores_file(args, particles) if own else None)
     if file is not None:
         file.write_text(json.dumps(figures | scored, indent=2) + "\n")
     return figures
@@ -142,12 +147,11 @@ def score_split(
 
 def scores_file(args: argparse.Namespace, particles: int) -> Path | None:
     """Where the scores of a run are found again (`reports.table`); None of a lone checkpoint, or
-    where other sequences are scored than those of the run."""
+    where not all sequences are scored."""
     from reports.evaluated import file_of
 
-    same = all(word.startswith(("data.root=", "data.cache=")) for word in args.overrides)
     folder = Path(args.run)
-    if args.limit is not None or not same or not folder.is_dir():
+    if args.limit is not None or not folder.is_dir():
         return None
     return file_of(folder, args.split, particles)
 

@@ -57,6 +57,7 @@ def main() -> None:
 
 def generate(args: argparse.Namespace) -> list[Path]:
     """Generates and writes sequences; returns the files."""
+    from callbacks.checks import check_split
     from callbacks.samples import generate_raw, write_samples
     from datamodules.loading import load_data
     from vrnn.checkpoint import find_checkpoint, load_module
@@ -74,6 +75,7 @@ def generate(args: argparse.Namespace) -> list[Path]:
     prime = None
     if args.prime:
         data = load_data(module.hparams["data"], args.overrides)
+        check_split(beside.parent, "test", data, args.overrides)
         prime = data.beginnings("test", args.n, args.prime)
     generated = generate_raw(
         module,

@@ -34,11 +34,11 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from hydra.utils import instantiate
     from lightning.pytorch.utilities import rank_zero_only
 
-    from callbacks.checks import check_resumed
+    from callbacks.checks import check_data, check_resumed
     from callbacks.progress import Progress
     from callbacks.record import record
     from callbacks.samples import write_real
-    from callbacks.tracking import close_loggers, describe_metrics, quieten_lightning
+    from callbacks.tracking import NoLogger, close_loggers, describe_metrics, quieten_lightning
     from reports.naming import model_name
     from vrnn.memory import keep_freed_memory
 
@@ -48,6 +48,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     start = resume_from(cfg)
     if start is not None:
         check_resumed(start, plain)
+        check_data(start, plain, data)
     started = time.monotonic()
     if rank_zero_only.rank == 0:
         record(Path(cfg.output_dir), plain, data)
@@ -57,7 +58,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
             print(f"{name} on {count:,} sequences of {data.name}, {data.batch_size} a batch")
             print(f"into {shown(Path(cfg.output_dir))}")
 
-    loggers = [instantiate(node) for node in plain["logger"].values()]
+    loggers = [instantiate(node) for node in plain.get("logger", {}).values()] or [NoLogger()]
     try:
         for logger in loggers:
             logger.log_hyperparams({**plain, "parameters": module.model.parameter_count})
@@ -88,10 +89,17 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
     from lightning.pytorch import seed_everything
     from omegaconf import OmegaConf
 
-    from callbacks.checks import check_bits, check_kind, check_trainer, check_types
+    from callbacks.checks import (
+        check_kind,
+        check_likelihood,
+        check_options,
+        check_trainer,
+        check_types,
+    )
     from vrnn.module import VRNNModule
 
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    check_likelihood(plain["model"]["likelihood"])
     # The module takes particles and seed as they stand at the top.
     check_types({**plain, "_target_": "vrnn.module.VRNNModule"})
     check_trainer(plain["trainer"])
@@ -104,7 +112,7 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
     if cfg.x.dim is None:
         cfg.x.dim = data.x_dim
         plain = OmegaConf.to_container(cfg, resolve=True)
-    check_bits(plain["model"], data)
+    check_options(plain["model"], data)
     module = VRNNModule(
         model=plain["model"],
         objective=plain["objective"],
@@ -233,14 +241,19 @@ def finished_before(cfg: "DictConfig") -> dict[str, float] | None:
 
 
 def resume_from(cfg: "DictConfig") -> Path | None:
-    """The checkpoint to go on from; `ckpt=last` starts afresh where there is none yet."""
+    """The checkpoint to go on from, a run's last one if its folder is given; `ckpt=last` starts
+    afresh where there is none yet."""
     from vrnn.checkpoint import find_last
 
     if cfg.ckpt is None:
         return None
-    if cfg.ckpt != "last":
-        return Path(cfg.ckpt)
-    found = find_last(Path(cfg.output_dir))
+    last = cfg.ckpt == "last"
+    named = Path(cfg.output_dir if last else cfg.ckpt)
+    if not last and not named.is_dir():
+        return named
+    found = find_last(named)
+    if found is None and not last:
+        raise ValueError(f"ckpt={named}: there is no checkpoints/last.ckpt in this folder")
     if found is None:
         log.warning(
             "ckpt=last: nothing to resume in %s, so training starts afresh; hydra.run.dir= names "
@@ -281,20 +294,23 @@ def main(cfg: "DictConfig") -> float:
 
     from callbacks.checks import check_folder, check_given
     from callbacks.errors import readable_errors
+    from callbacks.fresh import check_fresh
 
     hydra_cfg = HydraConfig.get()
     cfg.output_dir = hydra_cfg.runtime.output_dir
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    if sweep and cfg.logger.get("wandb") and cfg.logger.wandb.group is None:
+    if sweep and OmegaConf.select(cfg, "logger.wandb.group", default="") is None:
         # Grouped by it, W&B shows what the sweep's table does: means over seeds.
         words = [word for word in hydra_cfg.overrides.task if not word.startswith("seed=")]
         name = f"{Path(hydra_cfg.sweep.dir).name} {' '.join(words)}"
         cfg.logger.wandb.group = name[:128]
     figures: dict[str, float] = {}
-    if sweep:
-        # Refused, the sweep ends, and the results that are there stay as they are.
-        with readable_errors():
+    # Refused, a sweep ends, too, and the results that are there stay as they are.
+    with readable_errors():
+        if sweep:
             figures = finished_before(cfg) or {}
+        else:
+            check_fresh(Path(cfg.output_dir), cfg.ckpt)
     with readable_errors(Path(cfg.output_dir), end=not sweep):
         if sweep and cfg.trainer.devices != 1:
             raise ValueError(
@@ -318,7 +334,8 @@ if __name__ == "__main__":
         main()
     except SystemExit as end:
         # Hydra leaves while it handles an error that it has told at length.
-        if isinstance(end.__context__, ConfigCompositionException):
+        untold = isinstance(end.__context__, ConfigCompositionException)
+        if untold or "Config group override" in str(end.__context__):
             from callbacks.overrides import meant
 
             told = meant(str(end.__context__), sys.argv[1:])

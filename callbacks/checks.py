@@ -1,6 +1,10 @@
 """What does not go together, refused in a sentence before training starts."""
 
+import inspect
+import logging
 import os
+import pkgutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -10,40 +14,98 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from callbacks.record import first_change, flat
+import vrnn.autoregressive
+import vrnn.discrete
+import vrnn.likelihoods
+from callbacks.record import changed_splits, first_change, flat, options_of
 from datamodules.base import SequenceData
 from vrnn.checkpoint import read
 from vrnn.discrete import DiscreteLikelihood
+from vrnn.likelihoods import Likelihood
 from vrnn.sequence_model import SequenceModel
 
 __all__ = [
-    "check_bits",
+    "check_data",
     "check_folder",
     "check_given",
     "check_kind",
+    "check_likelihood",
+    "check_options",
     "check_resumed",
+    "check_split",
     "check_trainer",
     "check_types",
 ]
 
+log = logging.getLogger(__name__)
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true", "32", "bf16", "16", "64")
+
+PLACES = ("data.root=", "data.cache=", "data.lists=")
+"""Options that say where the data are, not which."""
 
 FREE = ("model.engine", "model.checkpoint_steps", "model.dropout")
 """Options of a model that its weights do not depend on."""
 
 
-def check_bits(model: dict[str, Any], data: SequenceData) -> None:
-    """Refuses a model of mixtures where frames are bits, before it is built.
+def check_options(model: dict[str, Any], data: SequenceData) -> None:
+    """Refuses options that the likelihood does not take, before it is built.
 
     Raises:
-        ValueError: naming models that would fit.
+        ValueError: naming models that would fit, or the options to add and to take away.
     """
-    if data.kind == "binary" and "components" in model["likelihood"]:
+    likelihood = model["likelihood"]
+    if data.kind == "binary" and "components" in likelihood:
         raise ValueError(
             f"data={data.name} gives binary frames, of which there are no mixtures of Gaussians; "
             "choose model=vrnn_bernoulli, rnn_bernoulli, vrnn_nade, rnn_nade, or another one that "
             "ends in _bernoulli"
         )
+    given = {key for key in likelihood if not key.startswith("_")}
+    parameters = inspect.signature(
+        pkgutil.resolve_name(likelihood["_target_"])
+    ).parameters.values()
+    taken = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    needed = {p.name for p in parameters if p.name in taken and p.default is p.empty}
+    unknown = given - taken if len(taken) == len(parameters) else set()  # Else **kwargs.
+    words = [f"~model.likelihood.{key}" for key in sorted(unknown)]
+    words += [f"+model.likelihood.{key}=<value>" for key in sorted(needed - given)]
+    if words:
+        raise ValueError(
+            f"{likelihood['_target_']} takes other options than this model gives its likelihood: "
+            f"add {' '.join(words)}, or choose a model= that is made for it"
+        )
+
+
+def check_likelihood(likelihood: object) -> None:
+    """Refuses what is no output distribution.
+
+    Raises:
+        ValueError: naming those that there are.
+    """
+    if not isinstance(likelihood, dict):
+        raise ValueError(
+            f"model.likelihood={likelihood} would replace the options of the likelihood, too; its "
+            f"class alone is x.likelihood=, one of {', '.join(heads())}"
+        )
+    target = str(likelihood["_target_"])
+    try:
+        found = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, Likelihood)):
+        raise ValueError(
+            f"model.likelihood._target_={target} is no likelihood that can be found; "
+            f"x.likelihood= takes one of {', '.join(heads())}"
+        )
+
+
+def heads() -> list[str]:
+    """The output distributions of this package."""
+    modules = (vrnn.likelihoods, vrnn.autoregressive, vrnn.discrete)
+    found = [getattr(module, name) for module in modules for name in module.__all__]
+    classes = [one for one in found if isinstance(one, type) and issubclass(one, Likelihood)]
+    return [f"{c.__module__}.{c.__name__}" for c in classes if not inspect.isabstract(c)]
 
 
 def check_given(cfg: DictConfig) -> None:
@@ -123,13 +185,15 @@ def check_trainer(trainer: dict[str, Any]) -> None:
 
 
 def check_resumed(checkpoint: Path, config: dict[str, Any]) -> None:
-    """Refuses to go on with another model, or with options that the checkpoint brings itself.
+    """Refuses to go on with another model, with options that the checkpoint brings itself, or to
+    an end that it is behind already.
 
     Raises:
         CheckpointError: if the file is no usable checkpoint.
         ValueError: naming an option that differs.
     """
-    both = (read(checkpoint)["hyper_parameters"], config)
+    content = read(checkpoint)
+    both = (content["hyper_parameters"], config)
     before, after = ({part: c[part] for part in ("model", "optim")} for c in both)
     if changed := first_change(before, after, FREE):
         key, was, now = changed
@@ -137,6 +201,57 @@ def check_resumed(checkpoint: Path, config: dict[str, Any]) -> None:
             f"{checkpoint} was trained with {key}={was}, and goes on with it; {key}={now} is for "
             "a run of its own, without ckpt="
         )
+    epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    done = {"max_epochs": ("epoch", epochs), "max_steps": ("update", content["global_step"])}
+    for name, (what, number) in done.items():
+        limit = config["trainer"][name]
+        if limit not in (None, -1) and limit < number:
+            raise ValueError(
+                f"{checkpoint} is that of {what} {number}, beyond trainer.{name}={limit}; it goes "
+                "on to a larger number, and a shorter run is one of its own, without ckpt="
+            )
+
+
+def check_data(checkpoint: Path, config: dict[str, Any], data: SequenceData) -> None:
+    """Refuses to go on by ckpt=last with other sequences than those of the run; of a checkpoint
+    that is named, which may start a run of its own, warns of them.
+
+    Raises:
+        ValueError: saying how the run gets its own, and how to go on with the new ones.
+    """
+    run = checkpoint.parent.parent
+    changed = changed_splits(run, data)
+    if not changed:
+        return
+    told = other_data(run, changed, data)
+    if config["ckpt"] == "last":
+        raise ValueError(f"{told}; ckpt={checkpoint} goes on with those that there are now")
+    before = options_of(run) or {}
+    if before.get("data", {}).get("_target_") == config["data"]["_target_"]:
+        log.warning(told)
+
+
+def check_split(run: Path, split: str, data: SequenceData, overrides: Sequence[str]) -> bool:
+    """Whether a split is that of the run in this folder; warns if it is not, and no override of
+    the data's options has asked for another."""
+    if not all(word.startswith(PLACES) for word in overrides):
+        return False
+    if split not in changed_splits(run, data):
+        return True
+    log.warning(other_data(run, [split], data))
+    return False
+
+
+def other_data(run: Path, splits: Sequence[str], data: SequenceData) -> str:
+    """Says that splits hold other sequences than those of a run, and how it gets its own."""
+    listed = run / "splits.csv"
+    remedy = "give it the corpus as it was by data.root="
+    if data.splits_by is not None and listed.is_file():
+        remedy = f"for the run's own {data.splits_by.format(listed)}"
+    return (
+        f"data={data.name} has other {', '.join(splits)} sequences than when {run} was "
+        f"trained, which may have learnt from some of them: {remedy}"
+    )
 
 
 def check_kind(model: SequenceModel, data: SequenceData, fitting: str) -> None:

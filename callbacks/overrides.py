@@ -22,6 +22,8 @@ def meant(message: str, words: Sequence[str]) -> str:
         message: of Hydra's error about a configuration.
         words: the options of the command.
     """
+    if "Config group override" in message and (null := [w for w in words if w.endswith("=null")]):
+        return f"{null[0]} is no file of conf/; ~{null[0].removesuffix('=null')} takes it away"
     if found := re.search(r"Could not find '(.+)/(.+)'", message):
         group, name = found.groups()
         return f"there is no {group}={name}{guess(name, choices(group), f'{group}=')}"

@@ -20,8 +20,17 @@ from hydra.types import RunMode
 from callbacks.samples import spread
 from datamodules.base import SequenceData
 from datamodules.ragged import Ragged
+from datamodules.splits import write_splits
 
-__all__ = ["finished", "fingerprint", "first_change", "flat", "options_of", "record"]
+__all__ = [
+    "changed_splits",
+    "finished",
+    "fingerprint",
+    "first_change",
+    "flat",
+    "options_of",
+    "record",
+]
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetrics", "numpy")
 CODE_AT = Path(__file__).resolve().parent.parent
@@ -32,8 +41,8 @@ FREE = ("ckpt", "output_dir", "report")
 
 
 def record(folder: Path, config: Mapping[str, Any], data: SequenceData) -> None:
-    """Writes <folder>/run.json, and changes.patch where the code differs from its commit, with
-    the files that git does not know.
+    """Writes <folder>/run.json; changes.patch where the code differs from its commit, with the
+    files that git does not know; and splits.csv where the data could be given it.
 
     No environment variable goes into it.
 
@@ -59,6 +68,21 @@ def record(folder: Path, config: Mapping[str, Any], data: SequenceData) -> None:
     }
     text = json.dumps(content, indent=2, default=str) + "\n"
     (folder / "run.json").write_text(text)
+    if data.splits_by is not None:
+        write_splits(folder / "splits.csv", {split: s.keys for split, s in data.splits.items()})
+
+
+def changed_splits(run: Path, data: SequenceData) -> list[str]:
+    """The splits with other sequences than those of the run in this folder, as far as it says."""
+    try:
+        before = json.loads((run / "run.json").read_text())["data"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return []
+    return [
+        split
+        for split, sequences in data.splits.items()
+        if split in before and before[split] != fingerprint(sequences)
+    ]
 
 
 def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None:

@@ -10,13 +10,14 @@ from uuid import uuid4
 
 import wandb
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 
 from callbacks.drawing import as_image, slug
 
 __all__ = [
+    "NoLogger",
     "close_loggers",
     "csv_logger",
     "describe_metrics",
@@ -47,10 +48,24 @@ UNHELPFUL = (
     ".*when logging on epoch level in distributed.*",
     # Updates are counted over all epochs, so that small corpora are logged as often.
     ".*is smaller than the logging interval.*",
+    # A run that goes on from another's checkpoint has best weights of its own.
+    "The dirpath has changed from .*",
     # It is: see datamodules.position.
     ".*your dataloader is not resumable.*",
 )
 """Warnings of Lightning at every run."""
+
+
+class NoLogger(Logger):
+    """Keeps nothing; callbacks that log need not know."""
+
+    name = version = None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        pass
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        pass
 
 
 def csv_logger(save_dir: str) -> CSVLogger:
@@ -72,8 +87,9 @@ def wandb_logger(
     name: str | None = None,
     group: str | None = None,
     tags: Sequence[str] = (),
-) -> WandbLogger:
-    """Creates the W&B logger: online when a key is configured, else offline; it never asks.
+) -> Logger:
+    """Creates the W&B logger: online when a key is configured, else offline; it never asks. With
+    WANDB_MODE=disabled it is a `NoLogger`.
 
     Where the server does not answer or does not take the key, the run is recorded offline and a
     warning says so. The run's id is kept in the run folder, so a resumed run goes on in the same
@@ -83,6 +99,8 @@ def wandb_logger(
         group: of the runs that belong together. In a sweep, where none is given, train.py puts the
             name of its folder and the options of the run but for the seed, 128 characters of it.
     """
+    if os.environ.get("WANDB_MODE") == "disabled":
+        return NoLogger()
     folder = Path(save_dir)
     id_file = folder / "wandb_id.txt"
     if id_file.is_file():
@@ -103,7 +121,7 @@ def wandb_logger(
             id=run_id,
             offline=offline,
             # What Lightning sets for `offline` comes too late once W&B was asked for a key.
-            mode="offline" if offline and os.environ.get("WANDB_MODE") != "disabled" else None,
+            mode="offline" if offline else None,
             settings=wandb.Settings(
                 silent=True,
                 init_timeout=PATIENCE,
@@ -132,7 +150,7 @@ def wandb_logger(
 
 
 def key_configured() -> bool:
-    if os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled"):
+    if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         return False
     try:
         return wandb.login(prompt=False, verify=False)

@@ -79,6 +79,7 @@ class AudioCorpus(AudioFrames):
         **kwargs: of `AudioFrames`.
     """
 
+    splits_by = "give data.lists={}"
     source: str
     """Where the corpus is from, a clause of an error message."""
     example: str

@@ -66,6 +66,7 @@ class SequenceData(LightningDataModule):
         binary: coordinates that are 0 or 1, and never normalised.
         paper_scale: (D,), the scale of the units of published figures, where there are such.
         splits: "train", "val" and "test", raw, after `setup`.
+        splits_by: how to give it a list {} of `name,split`, in words; None where none is read.
     """
 
     name: str
@@ -74,6 +75,7 @@ class SequenceData(LightningDataModule):
     rate: float
     binary: tuple[int, ...] = ()
     paper_scale: tuple[float, ...] | None = None
+    splits_by: str | None = None
 
     def __init__(
         self,
@@ -149,11 +151,16 @@ class SequenceData(LightningDataModule):
             varies = scale > 1e-12 * np.abs(shift)
             if not varies.all():
                 constant = [self.columns[d] for d in np.flatnonzero(~varies)]
+                rest = [self.columns[d] for d in np.flatnonzero(varies)]
                 raise ValueError(
                     f"data={self.name}: constant in the training split: {', '.join(constant)}; "
-                    "leave it out, or choose data.normaliser=none"
+                    f"{self.leaving(rest)}, or choose data.normaliser=none"
                 )
         return shift, scale
+
+    def leaving(self, columns: Sequence[str]) -> str:
+        """How to leave all columns out but these, an imperative."""
+        return "leave it out"
 
     def means(self) -> list[float] | None:
         """How often each coordinate of binary frames is set in the training split, (D,)."""
@@ -209,9 +216,14 @@ class SequenceData(LightningDataModule):
         sequences = self.splits[split]
         long = np.flatnonzero(sequences.lengths > steps)[:n]
         if len(long) < n:
+            longest = np.sort(sequences.lengths[sequences.lengths > 1])[-n:]
+            ways = [f"--n {len(long)}"] if len(long) else []
+            if len(longest):
+                fewer = f" --n {len(longest)}" if len(longest) < n else ""
+                ways.append(f"--prime {longest[0] - 1}{fewer}")
             raise ValueError(
-                f"only {len(long)} sequences of the {split} split have more than {steps} frames; "
-                f"the longest has {sequences.lengths.max()}"
+                f"only {len(long)} of {len(sequences)} sequences of the {split} split have more "
+                f"than {steps} frames, not {n}; choose {' or '.join(ways) or 'no --prime'}"
             )
         x = np.stack(
             [(sequences.piece(int(i), 0, steps) - self.shift) / self.scale for i in long], axis=1

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,10 +17,10 @@ from datamodules.base import SequenceData
 from datamodules.disk import cache_root, stamps
 from datamodules.problems import Missing, check_missing, report, some
 from datamodules.ragged import Ragged, cached
-from datamodules.sequence_files import Found, read_arrays, read_csv
+from datamodules.sequence_files import Found, read_arrays, read_csv, unnamed
 from datamodules.splits import SPLITS, read_splits, shares
 
-__all__ = ["CSVFolder", "NPZFolder", "SequenceFolder", "Stroke3"]
+__all__ = ["CSVFolder", "ColumnsFolder", "NPZFolder", "SequenceFolder", "Stroke3"]
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +62,10 @@ class SequenceFolder(SequenceData):
     """
 
     kind = "real"
+    splits_by = f"copy {{}} to {LISTS[0]} in data.root"
     suffixes: tuple[str, ...]
-    read: Callable[[Path], list[Found]]
+    read: Callable[..., list[Found]]
+    chosen: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -132,9 +136,11 @@ class SequenceFolder(SequenceData):
         for path in track(files, f"reading {self.root.name}", transient=True):
             name = path.relative_to(self.root).as_posix()
             try:
-                items += [Item(name, found) for found in type(self).read(path)]
+                items += [Item(name, found) for found in type(self).read(path, *self.chosen)]
             except ValueError as error:
                 problems[name] = str(error)
+        if self.chosen and not items:
+            raise ValueError(f"{columns_option(self.chosen)}: {next(iter(problems.values()))}")
         columns, others = self.settle_columns(items)
         problems |= others
         items = [item for item in items if item.file not in problems]
@@ -165,7 +171,7 @@ class SequenceFolder(SequenceData):
             for i in items
             if (i.found.x.shape[1], i.found.columns) != (width, names)
         }
-        return names or tuple(f"x{d}" for d in range(width)), others
+        return names or unnamed(width), others
 
     def choose(self, corpus: Ragged, broken: set[str]) -> dict[str, Ragged]:
         """The three splits; `broken` are the files that cannot be used."""
@@ -216,7 +222,31 @@ class SequenceFolder(SequenceData):
         return [split_of[owner] for owner in owners]
 
 
-class CSVFolder(SequenceFolder):
+class ColumnsFolder(SequenceFolder):
+    """Base of folders of files that may have more columns than are wanted.
+
+    Args:
+        root: the folder.
+        columns: those to read, by name; None for all. Where files name none they are x0, x1, ...
+        **kwargs: of `SequenceFolder`.
+    """
+
+    def __init__(
+        self, root: str | Path, columns: Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(root, **kwargs)
+        if columns is not None and (isinstance(columns, str) or not columns):
+            raise ValueError(f"data.columns={columns} must be a list of names, such as [x0,x1]")
+        self.chosen = tuple(map(str, columns or ()))
+
+    def form(self) -> dict[str, object]:
+        return {"columns": self.chosen} if self.chosen else {}
+
+    def leaving(self, columns: Sequence[str]) -> str:
+        return f"leave it out by {columns_option(columns)}"
+
+
+class CSVFolder(ColumnsFolder):
     """A .csv file a sequence, a frame a line (`read_csv`)."""
 
     name = "csv_folder"
@@ -224,7 +254,7 @@ class CSVFolder(SequenceFolder):
     read = staticmethod(read_csv)
 
 
-class NPZFolder(SequenceFolder):
+class NPZFolder(ColumnsFolder):
     """.npy and .npz files without pickled objects (`read_arrays`)."""
 
     name = "npz_folder"
@@ -232,7 +262,7 @@ class NPZFolder(SequenceFolder):
     read = staticmethod(read_arrays)
 
 
-class Stroke3(NPZFolder):
+class Stroke3(SequenceFolder):
     """Drawings in the form of sketch-rnn, frames [dx, dy, pen], in files as of `NPZFolder`; pen is
     1 on a stroke's last point.
 
@@ -247,6 +277,8 @@ class Stroke3(NPZFolder):
 
     name = "stroke3"
     kind = "pen"
+    suffixes = NPZFolder.suffixes
+    read = staticmethod(read_arrays)
     binary = (0,)
 
     def __init__(self, root: str | Path, y_down: bool = True, **kwargs: Any) -> None:
@@ -280,6 +312,13 @@ def by_split(corpus: Ragged, splits: Sequence[str | None]) -> dict[str, Ragged]:
         split: corpus.select([i for i, its in enumerate(splits) if its == split])
         for split in SPLITS
     }
+
+
+def columns_option(names: Sequence[str]) -> str:
+    """The option that reads these columns, as it is typed."""
+    words = [name if re.fullmatch(r"[\w.-]+", name) else f'"{name}"' for name in names]
+    option = f"data.columns=[{','.join(words)}]"
+    return option if words == [*names] else shlex.quote(option)
 
 
 def described(width: int, names: Sequence[str]) -> str:

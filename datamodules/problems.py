@@ -8,6 +8,9 @@ __all__ = ["Missing", "check_missing", "report", "some"]
 
 log = logging.getLogger(__name__)
 
+listing = logging.getLogger("unusable_files")
+"""Has every problem where only some are told; train.py gives it the log file alone."""
+
 Missing = Literal["error", "skip"]
 
 
@@ -18,7 +21,7 @@ def check_missing(missing: str) -> None:
 
 
 def report(problems: Sequence[str], total: int, missing: str) -> None:
-    """Refuses unusable files, or logs how many are skipped and three of them.
+    """Refuses unusable files, or logs how many are skipped; tells three, and the log file all.
 
     Args:
         problems: one sentence a file, which names it.
@@ -31,6 +34,10 @@ def report(problems: Sequence[str], total: int, missing: str) -> None:
     if not problems:
         return
     message = f"{len(problems)} of {total} files cannot be used: {some(problems, '; ')}"
+    files = [h.baseFilename for h in listing.handlers if isinstance(h, logging.FileHandler)]
+    if files and len(problems) > 3:
+        listing.info("files that cannot be used:\n%s", "\n".join(problems))
+        message += f", all of them in {files[0]}"
     if missing == "error":
         raise ValueError(f"{message}. Fix them, or go on without them by data.missing=skip")
     log.warning("skipped: %s", message)

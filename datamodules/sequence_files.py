@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from datamodules.splits import ALIASES
 
-__all__ = ["Found", "read_arrays", "read_csv"]
+__all__ = ["Found", "read_arrays", "read_csv", "unnamed"]
 
 PICKLED = (
     "holds pickled Python objects, which can run code when they are read. If you trust the file, "
@@ -33,35 +33,63 @@ class Found(NamedTuple):
     """"train", "val" or "test", if the file says so."""
 
 
-def read_csv(path: Path) -> list[Found]:
+def read_csv(path: Path, *columns: str) -> list[Found]:
     """Reads one sequence, a frame a line, numbers separated by commas; a first line of names is
     recognised by its first cell, which is no number.
 
+    Args:
+        columns: those to read, by name; none for all. Without a first line of names they are x0,
+            x1, ...
+
     Raises:
-        ValueError: naming the line that has another number of cells, or a cell that is no finite
-            number.
+        ValueError: naming the line that has another number of cells, a cell that is no finite
+            number, or a column that is not there.
     """
     rows: list[list[float]] = []
-    columns: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    width = 0
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file)
             for cells in lines:
                 if not any(cell.strip() for cell in cells):
                     continue
-                if not rows and not columns and not is_number(cells[0]):
-                    columns = tuple(cell.strip() for cell in cells)
-                    continue
-                width = len(columns) or len(rows[0] if rows else cells)
+                if not width:
+                    width = len(cells)
+                    if not is_number(cells[0]):
+                        names = tuple(cell.strip() for cell in cells)
+                    places = choose(path, names or unnamed(width), columns)
+                    if names:
+                        continue
                 try:
-                    rows.append(numbers(cells, width))
+                    rows.append(numbers(cells, width, places))
                 except ValueError as error:
-                    raise ValueError(f"{path}, line {lines.line_num}: {error}") from error
+                    where = f"{path}, line {lines.line_num}"
+                    raise ValueError(f"{where}: {error}{separated_otherwise(cells)}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no text of comma-separated numbers ({error})") from error
     if not rows:
         raise ValueError(f"{path} has no frames")
-    return [Found(np.array(rows), columns=columns)]
+    return [Found(np.array(rows), columns=columns or names)]
+
+
+def unnamed(width: int) -> tuple[str, ...]:
+    """What columns without names are called."""
+    return tuple(f"x{d}" for d in range(width))
+
+
+def choose(where: object, names: Sequence[str], columns: Sequence[str]) -> list[int]:
+    """Where the columns are that are to be read."""
+    for column in columns:
+        if column not in names:
+            raise ValueError(f"{where} has no column {column}, only {', '.join(names)}")
+    return [names.index(column) for column in columns or names]
+
+
+def separated_otherwise(cells: Sequence[str]) -> str:
+    """Says so of a line whose cells are, as spreadsheets of many languages write them."""
+    found = next((s for s in (";", "\t") if any(s in cell for cell in cells)), None)
+    return f"; numbers are separated by commas, not by {found!r}" if found else ""
 
 
 def is_number(cell: str) -> bool:
@@ -72,9 +100,10 @@ def is_number(cell: str) -> bool:
     return True
 
 
-def numbers(cells: list[str], width: int) -> list[float]:
-    if len(cells) != width:
-        raise ValueError(f"{len(cells)} cells where the lines before have {width}")
+def numbers(line: list[str], width: int, places: Sequence[int]) -> list[float]:
+    if len(line) != width:
+        raise ValueError(f"{len(line)} cells where the lines before have {width}")
+    cells = [line[d] for d in places]
     try:
         values = [*map(float, cells)]
         if all(map(math.isfinite, values)):
@@ -85,12 +114,15 @@ def numbers(cells: list[str], width: int) -> list[float]:
     raise ValueError(f"{bad!r} is no finite number")
 
 
-def read_arrays(path: Path) -> list[Found]:
+def read_arrays(path: Path, *columns: str) -> list[Found]:
     """Reads the sequences of a .npy or .npz file.
 
     A .npy file holds one sequence, (T, D), or (T,) for D = 1. In a .npz file every array is such a
     sequence, except that `a` with `a_lengths` are many: (sum of lengths, D) end to end. Arrays
     named train, val (or valid) and test are the splits.
+
+    Args:
+        columns: those to read, of x0, x1, ...; none for all.
 
     Raises:
         ValueError: if the file is damaged, pickled, or an array is not finite numbers of that
@@ -109,14 +141,14 @@ def read_arrays(path: Path) -> list[Found]:
         if owner != name and owner in arrays:
             continue
         where = f"{path}, {name}" if name else str(path)
-        x = checked(where, array)
+        x = checked(where, array, columns)
         split = ALIASES.get(name)
         lengths = arrays.get(f"{name}_lengths")
         if lengths is None:
-            found.append(Found(x, name, split=split))
+            found.append(Found(x, name, columns, split))
             continue
         for i, part in enumerate(cut(where, x, lengths)):
-            found.append(Found(part, f"{name}-{i:05d}", split=split))
+            found.append(Found(part, f"{name}-{i:05d}", columns, split))
     if not found:
         raise ValueError(f"{path} has no arrays")
     return found
@@ -130,8 +162,8 @@ def load(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
         yield from content.items()
 
 
-def checked(where: str, array: np.ndarray) -> np.ndarray:
-    """The array as (T, D) in float32 or float64."""
+def checked(where: str, array: np.ndarray, columns: Sequence[str]) -> np.ndarray:
+    """The array as (T, D) in float32 or float64, of the columns that are to be read."""
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{where} holds {array.dtype}, not numbers")
     x = array[:, None] if array.ndim == 1 else array
@@ -139,10 +171,12 @@ def checked(where: str, array: np.ndarray) -> np.ndarray:
         raise ValueError(f"{where} must be an array (T, D), not {array.shape}")
     if len(x) == 0:
         raise ValueError(f"{where} has no frames")
+    places = choose(where, unnamed(x.shape[1]), columns)
+    x = x[:, places]
     bad = np.argwhere(~np.isfinite(x))
     if len(bad):
         t, d = bad[0]
-        raise ValueError(f"{where}: frame {t}, coordinate {d} is {x[t, d]}, not finite")
+        raise ValueError(f"{where}: frame {t}, coordinate {places[d]} is {x[t, d]}, not finite")
     return x.astype(np.result_type(x.dtype, np.float32))
 
 

@@ -2,12 +2,21 @@
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["ALIASES", "SPLITS", "check_shares", "held_back", "read_lists", "read_splits", "shares"]
+__all__ = [
+    "ALIASES",
+    "SPLITS",
+    "check_shares",
+    "held_back",
+    "read_lists",
+    "read_splits",
+    "shares",
+    "write_splits",
+]
 
 SPLITS = ("train", "val", "test")
 
@@ -127,3 +136,12 @@ def read_splits(path: Path) -> dict[str, str]:
                 f"{where}: {cells[0]} cannot be in {split}, it is in {splits[cells[0]]} already"
             )
     return splits
+
+
+def write_splits(path: Path, names: Mapping[str, Iterable[str]]) -> None:
+    """Writes what `read_splits` reads."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(("name", "split"))
+        for split, its in names.items():
+            lines.writerows((name, split) for name in dict.fromkeys(its))

@@ -139,6 +139,7 @@ class Command:
             for handler in set(root.handlers) - set(handlers):
                 handler.close()
             root.handlers[:] = handlers
+            logging.getLogger("unusable_files").handlers.clear()
             root.setLevel(level)
 
     @staticmethod

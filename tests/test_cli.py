@@ -116,6 +116,18 @@ def test_only_files_that_are_there_are_named_at_the_end(
     assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "metrics.csv").exists()
 
 
+@pytest.mark.parametrize("without", ["~logger", "logger=default"])
+def test_logs_can_be_done_without(
+    without: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    few = ["trainer.max_epochs=1", "untrained=false", "test=false", "report=false"]
+    options = [*SMALL[1:], *few, "model=rnn_gauss", f"hydra.run.dir={tmp_path}", without]
+    shown = command("train.py", *options)
+    assert not list(tmp_path.glob("wandb*")) and "wandb sync" not in shown
+    assert (tmp_path / "metrics.csv").exists() == (without != "~logger")
+
+
 @pytest.mark.slow
 def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path, command: Command) -> None:
     fast = ["debug=fast", "untrained=false", "test=false", f"hydra.sweep.dir={tmp_path}"]

@@ -217,6 +217,22 @@ def test_beginnings_are_of_sequences_that_go_on() -> None:
         data.beginnings("test", 12, 8)
 
 
+@pytest.mark.parametrize(
+    ("n", "steps", "ways"),
+    [
+        (2, 8, "only 1 of 4 .* than 8 frames, not 2; choose --n 1 or --prime 5$"),
+        (1, 99, "only 0 of 4 .*; choose --prime 8$"),
+        (16, 99, "only 0 of 4 .*; choose --prime 2 --n 3$"),
+    ],
+)
+def test_beginnings_that_are_not_there_name_some_that_are(n: int, steps: int, ways: str) -> None:
+    splits = {split: [np.ones((t, 3)) for t in (3, 9, 1, 6)] for split in ("train", "val", "test")}
+    data = Signals(splits, normaliser="none")
+    data.setup()
+    with pytest.raises(ValueError, match=ways):
+        data.beginnings("test", n, steps)
+
+
 def test_figures_do_not_depend_on_batches_or_ranks(tmp_path: Path) -> None:
     """What each rank of a world of three scores, put together, is what one process scores."""
     data, module = build(configure(tmp_path))

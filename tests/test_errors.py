@@ -61,8 +61,15 @@ TRAIN = {
     "objective.free_bits=-1": r"objective.free_bits must not be negative, and is -1",
     "objective.kl_start=2": r"objective.kl_start must be between 0 and 1, not 2",
     "ckpt=nowhere.ckpt": r"cannot load nowhere.ckpt: there is no such file",
+    "ckpt=conf": r"ckpt=conf: there is no checkpoints/last.ckpt in this folder",
     "ckpt=pyproject.toml": r"cannot load pyproject.toml: it ",
-    "x.likelihood=vrnn.likelihoods.Bernoulli": r"Bernoulli",
+    "x.likelihood=vrnn.likelihoods.Bernoulli": r"Bernoulli takes other options .* add "
+    r"~model.likelihood.components, or choose a model=",
+    "x.likelihood=vrnn.likelihoods.Gaussian": r"Gaussian is no likelihood that can be found; "
+    r"x.likelihood= takes one of .*likelihoods.GaussianMixture, .*, vrnn.discrete.MuLawC\w+$",
+    "x.likelihood=vrnn.bounds.elbo": r"vrnn.bounds.elbo is no likelihood that can be found",
+    "model.likelihood=gaussian": r"model.likelihood=gaussian would replace the options of .* its "
+    r"class alone is x.likelihood=, one of .*likelihoods.GaussianMixture",
 }
 
 
@@ -111,6 +118,11 @@ def test_a_gpu_that_is_not_there(tmp_path: Path, command: Command) -> None:
         ),
         (["optim.lr=0.5"], r"was trained with optim.lr=.*, .* optim.lr=0.5 is for a run of its"),
         (["ckpt=nowhere.ckpt"], r"cannot load nowhere.ckpt: there is no such file"),
+        (["trainer.max_epochs=0"], r"is that of epoch 1, beyond trainer.max_epochs=0; it goes"),
+        (
+            ["trainer.max_steps=0"],
+            r"is that of update 1, beyond trainer.max_steps=0; it goes",
+        ),
     ],
 )
 def test_a_run_goes_on_as_it_was_or_is_left_alone(
@@ -143,6 +155,11 @@ def test_unknown_options_are_answered_by_hydra_and_a_guess(
     assert shown.splitlines()[-1].startswith(f"train.py: {meant}") and "Traceback" not in shown
 
 
+def test_a_group_that_is_null_is_answered_by_how_to_do_without(command: Command) -> None:
+    told = command.fails("train.py", "model=rnn_gauss", "logger=null").splitlines()[-1]
+    assert told == "train.py: logger=null is no file of conf/; ~logger takes it away"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -155,7 +172,11 @@ def test_unknown_options_are_answered_by_hydra_and_a_guess(
         (["data.test_lines=0"], "must all be at least 1"),
         (["--limit", 0], "--limit must be at least 1, not 0"),
         (["--device", "foo"], "--device foo: Expected one of cpu"),
-        (["--json", "/nowhere/scores.json"], "/nowhere/scores.json"),
+        (
+            ["--json", "/nowhere/scores.json"],
+            "^evaluate.py: --json /nowhere/scores.json: there is",
+        ),
+        (["--json", "/"], "--json /: is a folder"),
     ],
 )
 def test_evaluate_answers_by_a_sentence(
@@ -170,7 +191,7 @@ def test_evaluate_answers_by_a_sentence(
         (["--n", 0], "--n must be at least 1, not 0"),
         (["--steps", 0], "--steps must be at least 1, not 0"),
         (["--prime", -1], "--prime must not be negative"),
-        (["--prime", 100000, "--n", 1], "only 0 sequences of the test split"),
+        (["--prime", 100000, "--n", 1], "only 0 of 6 sequences of the test split"),
         (["--temperature-z", -1], "a temperature must be 0 .* or above, not -1"),
         (["data.lines=3"], "data.lines=3 is of use with --prime only"),
     ],

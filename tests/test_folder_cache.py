@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import Command
 from small_corpora import write_csvs
 from test_folders import contents, keys, opened
 
@@ -56,3 +57,18 @@ def test_files_that_cannot_be_used_are_named_every_time(tmp_path: Path) -> None:
             opened(CSVFolder(tmp_path))
         data = opened(CSVFolder(tmp_path, missing="skip"))
         assert sum(map(len, data.splits.values())) == 7
+
+
+def test_all_files_that_cannot_be_used_are_in_the_log_file(
+    tmp_path: Path, command: Command
+) -> None:
+    root, run = write_csvs(tmp_path / "data", n=12), tmp_path / "run"
+    for i in range(5):
+        (root / "sub" / f"{i}.csv").write_text("a,b\n1,two\n")
+    options = ["data=csv_folder", f"data.root={root}", f"hydra.run.dir={run}", "logger=csv"]
+    told = command.fails("train.py", *options)
+    assert f"2.csv, line 2: 'two' is no finite number and 2 more, all of them in {run}" in told
+    assert "4.csv" not in told and "4.csv, line 2: 'two'" in (run / "train.log").read_text()
+    (root / "sub" / "3.csv").unlink()
+    (root / "sub" / "4.csv").unlink()
+    assert "all of them" not in command.fails("train.py", *options), "there are three"

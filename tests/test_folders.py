@@ -178,7 +178,9 @@ def test_bad_lists_are_named(name: str, text: str, message: str, tmp_path: Path)
         ("a,b\n1,2\n3,\n", r"0.csv, line 3: '' is no finite number"),
         ("a,b\n1,2\n\n3,nan\n", r"0.csv, line 4: 'nan' is no finite number"),
         ("a,b\n1,-inf\n", r"0.csv, line 2: '-inf' is no finite number"),
-        ("a;b\n1;2\n", r"0.csv, line 2: '1;2' is no finite number"),
+        ("a;b\n1;2\n", r"0.csv, line 2: '1;2' is no finite number; .* by commas, not by ';'"),
+        ("a\tb\n1\t2\n", r"0.csv, line 2: .*; numbers are separated by commas, not by '\\t'"),
+        ("a;b\n0,5;2\n", r"0.csv, line 2: 2 cells where .* have 1; .* by commas, not by ';'"),
         ("a,b\n", r"0.csv has no frames"),
         ("", r"0.csv has no frames"),
         ("a,c\n1,2\n", r"0.csv has the columns a, c where others have the columns a, b"),
@@ -247,8 +249,10 @@ def test_a_constant_column_is_named(tmp_path: Path) -> None:
     """In float32 and float64, 0.1 summed many times over is not its mean times their number."""
     for i, x in enumerate(sequences(8, 2)):
         np.save(tmp_path / f"{i}.npy", np.column_stack([x[:, 0], np.full(len(x), 0.1)]))
-    with pytest.raises(ValueError, match="constant in the training split: x1; leave it out, or"):
+    message = r"constant in the training split: x1; leave it out by data.columns=\[x0\], or"
+    with pytest.raises(ValueError, match=message):
         NPZFolder(tmp_path).setup()
+    assert opened(NPZFolder(tmp_path, columns=["x0"])).columns == ("x0",)
     assert opened(NPZFolder(tmp_path, normaliser="none")).scale.tolist() == [1, 1]
 
 

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from small_data import Rolls, Tones
 from torch import nn
 
+from callbacks.checks import check_kind
 from vrnn import RNN, VRNN, bounds
 from vrnn.cell import VRNNCell
+from vrnn.likelihoods import GaussianMixture, Likelihood
 from vrnn.networks import LSTM
 from vrnn.objectives import FIVO
 from vrnn.sequence_model import SequenceModel
@@ -127,3 +130,20 @@ def test_the_compiled_loop_says_whose_it_is(make_model):
     replaced("cell")(model)
     with pytest.raises(ValueError, match="it is that of VRNNCell, not of WideCell"):
         model.trace(torch.randn(2, 1, 3))
+
+
+class AnyKind(Likelihood):
+    def __init__(self, x_dim):
+        super().__init__()
+        self.x_dim, self.size = x_dim, 2 * x_dim
+
+    def forward(self, params, temperature=1.0):
+        raise NotImplementedError
+
+
+def test_a_likelihood_that_names_no_kinds_takes_all(make_model):
+    for kind in (Tones, Rolls):
+        data = kind()
+        check_kind(make_model(RNN, AnyKind(data.x_dim)), data, "")
+    with pytest.raises(ValueError, match="GaussianMixture describes real or audio frames"):
+        check_kind(make_model(RNN, GaussianMixture(data.x_dim)), data, "")

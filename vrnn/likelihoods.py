@@ -30,13 +30,13 @@ class Likelihood(nn.Module, ABC):
     """A family of distributions over one frame x_t.
 
     Attributes:
-        kinds: the kinds of sequence it describes, of "pen", "real", "audio" and "binary".
+        kinds: the kinds of sequence it describes; all that there are unless it names them.
         discrete: `log_prob` is the log of a probability, which has no unit of x, not of a density.
         x_dim: D, numbers in a frame.
         size: P, numbers wanted from the decoder.
     """
 
-    kinds: tuple[str, ...]
+    kinds: tuple[str, ...] = ("pen", "real", "audio", "binary")
     discrete: bool = False
     x_dim: int
     size: int
