@@ -247,7 +247,7 @@ def other_data(run: Path, splits: Sequence[str], data: SequenceData) -> str:
     listed = run / "splits.csv"
     remedy = "give it the corpus as it was by data.root="
     if data.splits_by is not None and listed.is_file():
-        remedy = f"for the run's own {data.splits_by.format(listed)}"
+        remedy = f"for the run's own, {data.splits_by.format(listed)}"
     return (
         f"data={data.name} has other {', '.join(splits)} sequences than when {run} was "
         f"trained, which may have learnt from some of them: {remedy}"

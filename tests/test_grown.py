@@ -91,7 +91,7 @@ def test_sounds_are_given_the_splits_of_the_run(
     train.run(configure(run, *options, lines=False))
     write_all(sounds, [f"{i}-new.wav" for i in range(8)])
     command("evaluate.py", run)
-    assert f"for the run's own give data.lists={run}/splits.csv" in caplog.text
+    assert f"for the run's own, give data.lists={run}/splits.csv" in caplog.text
     caplog.clear()
     command("evaluate.py", run, f"data.lists={run}/splits.csv")
     assert "has other" not in caplog.text
