@@ -24,7 +24,8 @@ MENDABLE = (
 @contextmanager
 def readable_errors(folder: Path | None = None, end: bool = True) -> Iterator[None]:
     """Turns an error into one sentence on stderr and exit code 1; the traceback goes to
-    <folder>/error.txt. Ctrl-C is a word and exit code 130.
+    <folder>/error.txt, but for one that a finished run there was refused with before it went on.
+    Ctrl-C is a word and exit code 130.
 
     HYDRA_FULL_ERROR=1 shows the traceback instead.
 
@@ -32,6 +33,7 @@ def readable_errors(folder: Path | None = None, end: bool = True) -> Iterator[No
         end: leave the program; in a sweep, where the other jobs go on, go on behind the block
             instead, whatever the error was. The sweep's table and exit code tell of it.
     """
+    before = finished_run(folder)
     try:
         if folder is not None:
             (folder / "error.txt").unlink(missing_ok=True)
@@ -44,10 +46,19 @@ def readable_errors(folder: Path | None = None, end: bool = True) -> Iterator[No
         if end and (cause is None or os.environ.get("HYDRA_FULL_ERROR") == "1"):
             raise
         told = str(cause) if cause is not None else f"{type(error).__name__}: {error}"
-        where = save_traceback(folder, told)
+        refused = before is not None and before == finished_run(folder)
+        where = "" if refused else save_traceback(folder, told)
         print(f"{program_name()}: {told}{where}", file=sys.stderr)
         if end:
             sys.exit(1)
+
+
+def finished_run(folder: Path | None) -> tuple[int, int] | None:
+    """Tells the finished run in a folder, if there is one, from one that has begun since."""
+    if folder is None or not (folder / "metrics.json").is_file():
+        return None
+    file = folder / "run.json"
+    return (file.stat().st_mtime_ns, file.stat().st_ino) if file.is_file() else None
 
 
 def program_name() -> str:

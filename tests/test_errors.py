@@ -266,3 +266,18 @@ def test_ctrl_c_is_a_word_and_no_traceback(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as end, readable_errors():
         raise KeyboardInterrupt
     assert end.value.code == 130 and capsys.readouterr().err.endswith(": interrupted\n")
+
+
+def test_a_finished_run_is_failed_by_its_own_errors_only(tmp_path: Path) -> None:
+    run = tmp_path / "run.json"
+    for begun, finished in ((False, False), (True, False), (False, True), (True, True)):
+        run.write_text("{}")
+        (tmp_path / "metrics.json").unlink(missing_ok=True)
+        if finished:
+            (tmp_path / "metrics.json").write_text("{}")
+        with pytest.raises(SystemExit), readable_errors(tmp_path):
+            if begun:
+                run.unlink()
+                run.write_text("{} ")
+            raise ValueError("no")
+        assert (tmp_path / "error.txt").exists() == (begun or not finished)

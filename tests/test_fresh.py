@@ -30,6 +30,8 @@ def test_a_run_is_not_trained_over(tmp_path: Path, command: Command) -> None:
         assert told.startswith(f"train.py: {tmp_path / 'run'} holds a run, which would be over")
         assert "ckpt=last goes on" in told and "hydra.run.dir=" in told and "delete" in told
         assert len(told.splitlines()) == 1 and files(tmp_path / "run") == before
+    told = command.fails("train.py", *SMALL, where, "ckpt=last", "model.hidden=9")
+    assert "goes on with it" in told and not (tmp_path / "run" / "error.txt").exists()
     command("train.py", *SMALL, where, "ckpt=last", "trainer.max_epochs=2")
     # The options that Hydra keeps are without Hydra's own.
     kept = [f"--config-path={tmp_path / 'run' / '.hydra'}", "--config-name=config", where]
