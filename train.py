@@ -309,7 +309,7 @@ def main(cfg: "DictConfig") -> float:
     with readable_errors():
         if sweep:
             figures = finished_before(cfg) or {}
-        else:
+        else:  # With --config-path there is no callback that has done it.
             check_fresh(Path(cfg.output_dir), cfg.ckpt)
     with readable_errors(Path(cfg.output_dir), end=not sweep):
         if sweep and cfg.trainer.devices != 1:

@@ -3,7 +3,6 @@
 import inspect
 import logging
 import os
-import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -19,6 +18,7 @@ import vrnn.discrete
 import vrnn.likelihoods
 from callbacks.record import changed_splits, first_change, flat, options_of
 from datamodules.base import SequenceData
+from datamodules.loading import class_named
 from vrnn.checkpoint import read
 from vrnn.discrete import DiscreteLikelihood
 from vrnn.likelihoods import Likelihood
@@ -62,9 +62,7 @@ def check_options(model: dict[str, Any], data: SequenceData) -> None:
             "ends in _bernoulli"
         )
     given = {key for key in likelihood if not key.startswith("_")}
-    parameters = inspect.signature(
-        pkgutil.resolve_name(likelihood["_target_"])
-    ).parameters.values()
+    parameters = inspect.signature(get_object(likelihood["_target_"])).parameters.values()
     taken = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     needed = {p.name for p in parameters if p.name in taken and p.default is p.empty}
     unknown = given - taken if len(taken) == len(parameters) else set()  # Else **kwargs.
@@ -89,11 +87,7 @@ def check_likelihood(likelihood: object) -> None:
             f"class alone is x.likelihood=, one of {', '.join(heads())}"
         )
     target = str(likelihood["_target_"])
-    try:
-        found = pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError):
-        found = None
-    if not (isinstance(found, type) and issubclass(found, Likelihood)):
+    if class_named(target, Likelihood) is None:
         raise ValueError(
             f"model.likelihood._target_={target} is no likelihood that can be found; "
             f"x.likelihood= takes one of {', '.join(heads())}"

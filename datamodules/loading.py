@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from datamodules.base import SequenceData
 from datamodules.problems import some
 
-__all__ = ["load_data"]
+__all__ = ["class_named", "load_data"]
 
 
 def load_data(description: Mapping[str, Any], overrides: Sequence[str] = ()) -> SequenceData:
@@ -44,13 +44,9 @@ def load_data(description: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
         raise ValueError(
             f"unknown option {unknown[0]}; choose from data.{', data.'.join(options)}"
         )
-    found = None
-    if isinstance(target, str) and target.startswith("datamodules."):
-        try:
-            found = pkgutil.resolve_name(target)
-        except (ImportError, AttributeError, ValueError):
-            found = None
-    if not (isinstance(found, type) and issubclass(found, SequenceData)):
+    own = isinstance(target, str) and target.startswith("datamodules.")
+    found = class_named(target, SequenceData) if own else None
+    if found is None:
         raise ValueError(
             f"the checkpoint names {target!r}, which is no data module of this package"
         )
@@ -65,3 +61,12 @@ def load_data(description: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
         )
     data.standardise_with(description["shift"], description["scale"])
     return data
+
+
+def class_named(name: str, kind: type) -> type[Any] | None:
+    """The class of this name, with its module's, if it is of a kind."""
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return found if isinstance(found, type) and issubclass(found, kind) else None

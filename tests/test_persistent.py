@@ -8,6 +8,7 @@ from test_mixed import median_error
 from test_unroll import (
     X,
     Z,
+    assert_as_plain,
     assert_close,
     flat,
     make_cell,
@@ -45,15 +46,6 @@ def interpreted(monkeypatch):
     return walk
 
 
-def assert_as_plain(cell, inputs):
-    values, gradients = values_and_gradients(unroll_persistent, cell, inputs)
-    plain_values, plain_gradients = values_and_gradients(unroll_plain, cell, inputs)
-    assert_close(values, plain_values)
-    assert_close(gradients, plain_gradients)
-    with torch.no_grad():
-        assert_close(flat(unroll_persistent(cell, *inputs)), plain_values)
-
-
 def wide(recurrence, residual=True):
     """A cell, and inputs to it, all of whose layers several blocks compute."""
     encoder, phi_z = GaussianNet(X + 20, 20, 2, 20), MLP(20, 20, 2)
@@ -69,14 +61,14 @@ def wide(recurrence, residual=True):
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])
 def test_values_and_gradients_are_those_of_the_plain_loop(recurrence, layers, u, interpreted):
     cell = make_cell(recurrence, layers, 2, u)
-    assert_as_plain(cell, make_inputs(cell, u))
+    assert_as_plain(unroll_persistent, cell, make_inputs(cell, u))
 
 
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])
 def test_what_is_known_may_come_in_before_the_loop(recurrence, interpreted, monkeypatch):
     monkeypatch.setattr(Tape, "on_gpu", True)
     cell = make_cell(recurrence, 1, 2, prior=GaussianNet(6, 5, 2, Z))
-    assert_as_plain(cell, make_inputs(cell))
+    assert_as_plain(unroll_persistent, cell, make_inputs(cell))
     forwards, backwards, without_gradient = (of for _, of in interpreted.launches)
     assert "given" not in (*forwards["KINDS"], *backwards["KINDS"])
     assert "given" in without_gradient["KINDS"], "no memory of all steps to write it into"
@@ -95,7 +87,7 @@ def test_particles_share_what_is_given(interpreted):
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])
 def test_however_many_blocks_there_are(recurrence, blocks, interpreted, monkeypatch):
     monkeypatch.setattr(persistent, "multiprocessors", lambda device: blocks)
-    assert_as_plain(*wide(recurrence))
+    assert_as_plain(unroll_persistent, *wide(recurrence))
 
 
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])
@@ -105,7 +97,7 @@ def test_the_inputs_of_a_long_product_are_shared(recurrence, interpreted, monkey
     cell = VRNNCell(StandardNormal(Z), encoder, phi_z, recurrence(X + 7, 70))
     phi_x, noise = (torch.randn(3, 2, width, requires_grad=True) for width in (X, Z))
     state = tuple(torch.randn(1, 2, 70, requires_grad=True) for _ in range(cell.rnn.tensors))
-    assert_as_plain(cell, (phi_x, phi_x, state, noise))
+    assert_as_plain(unroll_persistent, cell, (phi_x, phi_x, state, noise))
     (_, forwards), (_, backwards), _ = interpreted.launches
     assert max(forwards["SHARES"]) == 1 and max(backwards["SHARES"]) > 1
 

@@ -76,6 +76,7 @@ class Tape:
         return self.slots[-1]
 
     def memory(self, steps: int, width: int, dtype: torch.dtype) -> Tensor:
+        """Uninitialised, or for programs zero, with rows of whole multiples of `ALIGNED`."""
         shape = steps, self.like.shape[-2]
         if self.programs is None:
             return self.like.new_empty(*shape, width, dtype=dtype)
