@@ -228,8 +228,8 @@ def test_two_threads_share_the_columns_of_wide_layers(two_threads):
     cell = VRNNCell(
         StandardNormal(5), GaussianNet(30 + 400, 33, 2, 5), MLP(5, 300, 2), LSTM(330, 400)
     )
-    phi_x, noise = (torch.randn(2, 7, width, requires_grad=True) for width in (30, 5))
-    state = tuple(torch.randn(1, 7, 400, requires_grad=True) for _ in range(2))
+    phi_x, noise = (torch.randn(2, 9, width, requires_grad=True) for width in (30, 5))
+    state = tuple(torch.randn(1, 9, 400, requires_grad=True) for _ in range(2))
     inputs = phi_x, phi_x, state, noise
     values, gradients = values_and_gradients(unroll_native, cell, inputs)
     plain_values, plain_gradients = values_and_gradients(unroll_plain, cell, inputs)
