@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vrnn.dense import linear
 from vrnn.networks import (
     MLP,
     Gaussian,
@@ -169,8 +170,8 @@ class VRNNCell(Cell):
             return super().prepare(phi_x, u)
         first = dense_layers(self.encoder.hidden)[0]
         gates_x = self.rnn.input_weights[0][:, : phi_x.shape[-1]]
-        from_x = F.linear(phi_x, gates_x, self.rnn.biases[0])
-        return from_x, F.linear(u, first.weight[:, : u.shape[-1]], first.bias)
+        from_x = linear(phi_x, gates_x, self.rnn.biases[0])
+        return from_x, linear(u, first.weight[:, : u.shape[-1]], first.bias)
 
     def step_prepared(self, from_x: Tensor, from_u: Tensor, state: State, noise: Tensor) -> Step:
         if not self.is_linear_first:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vrnn.dense import linear
+
 __all__ = [
     "GRU",
     "LSTM",
@@ -85,6 +87,9 @@ class Linear(nn.Linear):
         self.parents = parents
         nn.init.uniform_(self.weight, -0.08, 0.08)
         nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
 
 
 class MLP(nn.Sequential):
