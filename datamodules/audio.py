@@ -197,6 +197,14 @@ class AudioCorpus(AudioFrames):
                 parts[split] += [str(match) for match in matches]
                 absent += [] if matches else [name]
         self.report_absent(absent, sum(map(len, entries.values())))
+        splits: dict[str, str] = {}
+        for split, part in parts.items():
+            for identifier in part:
+                if (other := splits.setdefault(identifier, split)) != split:
+                    raise ValueError(
+                        f"{self.lists}: {files[identifier]} is in {other} and in {split}; it can "
+                        "be in one of them only"
+                    )
         return parts
 
     def report_absent(self, absent: Sequence[str], total: int) -> None:

@@ -247,3 +247,23 @@ def test_a_silent_corpus_is_named(tmp_path: Path) -> None:
         write(tmp_path / f"{i}.wav", np.zeros(1000, np.int16))
     with pytest.raises(ValueError, match="data=audio_folder: the training split is silent"):
         AudioFolder(tmp_path).setup()
+
+
+def test_a_file_that_a_list_names_twice_is_there_once(tmp_path: Path) -> None:
+    write_all(tmp_path, ["a/1.wav", "a/2.wav", "a/3.wav"])
+    (tmp_path / "splits.csv").write_text("1,train\na/1.wav,train\n2,val\n3,test\na/3,test\n")
+    assert [len(part) for part in AudioFolder(tmp_path).load().values()] == [1, 1, 1]
+
+
+def test_no_file_is_in_two_splits(tmp_path: Path) -> None:
+    write_all(tmp_path, ["a/1.wav", "a/2.wav", "a/3.wav"])
+    (tmp_path / "splits.csv").write_text("1,train\n2,train\na/2.wav,val\n3,test\n")
+    with pytest.raises(ValueError, match="a/2.wav is in train and in val; it can be in one"):
+        AudioFolder(tmp_path).load()
+
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for split, names in (("train", "1"), ("val", "2"), ("test", "3\n1")):
+        (lists / f"audio_folder_{split}.txt").write_text(names)
+    with pytest.raises(ValueError, match="a/1.wav is in train and in test"):
+        AudioFolder(tmp_path, lists=lists).load()

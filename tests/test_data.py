@@ -7,9 +7,11 @@ import torch
 from helpers import build, configure
 
 from datamodules.base import SequenceData, collate, moments
+from datamodules.handwriting import SyntheticHandwriting
 from datamodules.loading import load_data
 from datamodules.order import LengthBatches
 from datamodules.ragged import Ragged
+from datamodules.synthetic_speech import SyntheticSpeech
 from vrnn.evaluation import score
 from vrnn.metrics import Scores
 from vrnn.module import VRNNModule
@@ -288,3 +290,24 @@ def test_a_description_that_lacks_something_is_refused(tmp_path: Path) -> None:
     for key in ("module", "columns", "shift", "scale"):
         with pytest.raises(ValueError, match=f"description of its data lacks {key}"):
             load_data({name: value for name, value in whole.items() if name != key})
+
+
+def test_beginnings_leave_a_frame_to_go_on_to() -> None:
+    test = [np.full((n, 3), n, np.float32) for n in (4, 5)]
+    data = Signals({split: test for split in ("train", "val", "test")}, normaliser="none")
+    data.setup()
+    assert (data.beginnings("test", 1, 4) == 5).all(), "the sequence of four frames is used up"
+
+
+ONE = {"val_lines": 1, "test_lines": 1, "writers": 1, "lines": 1}
+ONE_SPOKEN = {"utterances": 1, "val_utterances": 1, "test_utterances": 1, "speakers": 1}
+
+
+@pytest.mark.parametrize(
+    ("corpus", "sizes"), [(SyntheticHandwriting, ONE), (SyntheticSpeech, ONE_SPOKEN)]
+)
+def test_splits_and_corpora_of_other_seeds_share_nothing(
+    corpus: type[SequenceData], sizes: dict[str, int]
+) -> None:
+    corpora = [corpus(corpus_seed=seed, **sizes).load() for seed in (0, 1)]
+    assert len({part[0].tobytes() for parts in corpora for part in parts.values()}) == 6

@@ -8,6 +8,7 @@ from helpers import Command, configure
 
 import train
 from callbacks.fresh import check_fresh
+from callbacks.tracking import csv_logger
 
 SMALL = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
 SMALL += ["data.lines=4", "data.val_lines=2", "data.test_lines=2", "model=rnn_gauss"]
@@ -57,3 +58,10 @@ def test_a_checkpoint_of_the_folder_goes_on_in_it(tmp_path: Path) -> None:
     for ckpt in (None, str(other), str(other / "checkpoints" / "last.ckpt")):
         with pytest.raises(ValueError, match="holds a run"):
             check_fresh(run, ckpt)
+
+
+def test_the_log_of_every_part_is_kept(tmp_path: Path) -> None:
+    for n in (1, 2, 3):
+        (tmp_path / "metrics.csv").write_text(f"part {n}")
+        csv_logger(str(tmp_path))
+    assert [(tmp_path / f"metrics.{n}.csv").read_text()[-1] for n in (1, 2, 3)] == ["1", "2", "3"]

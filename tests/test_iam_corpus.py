@@ -157,3 +157,11 @@ def test_a_cache_that_cannot_be_written_is_reported(root: Path) -> None:
     (root / "file").touch()
     with pytest.raises(OSError, match=r"cannot be written.*data\.cache=<folder>"):
         read_corpus(root, {"train": ["a01-000u"]}, root / "file")
+
+
+def test_a_changed_text_is_read_again(root: Path) -> None:
+    forms = split_forms(root, **CONVENTIONS["paper"])
+    read_corpus(root, forms, root / "cache")
+    path = next((root / "ascii").rglob("a02-000x.txt"))
+    path.write_text(path.read_text().replace("a02-000x one", "corrected"))
+    assert read_corpus(root, forms, root / "cache")["val"].labels["text"][0] == "corrected"

@@ -226,3 +226,10 @@ def test_transposed_pieces_are_the_same_music_higher_or_lower(tmp_path: Path) ->
     assert any(not torch.equal(epochs[0], x) for x in epochs)
     with pytest.raises(ValueError, match="data.transpose must be 0 to 12"):
         JSB(tmp_path, transpose=13)
+
+
+def test_the_highest_key_does_not_come_out_at_the_bottom(tmp_path: Path) -> None:
+    data, piece = JSB(tmp_path, transpose=3), np.zeros((2, 88), np.uint8)
+    piece[:, 86] = 1
+    moved = {int(data.augment(piece, np.random.default_rng(s))[0].argmax()) for s in range(100)}
+    assert moved == {83, 84, 85, 86, 87}
