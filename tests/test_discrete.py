@@ -233,3 +233,12 @@ def test_bad_arguments_are_named():
         MuLawCategorical(4, classes=1)
     with pytest.raises(ValueError, match=r"likelihood\.classes=256 is too many for 32 levels"):
         MuLawCategorical(4, levels=32)
+
+
+def test_an_untrained_mixture_starts_at_zero():
+    head = DiscretisedLogisticMixture(2, 3)
+    start = head(head.bias())
+    assert (start.means == 0).all()
+    sigma = math.log1p(math.exp(0.6)) + 1e-4
+    torch.testing.assert_close(start.s, torch.full((2, 3), sigma))
+    torch.testing.assert_close(start.logits.exp(), torch.full((2, 3), 1 / 3))

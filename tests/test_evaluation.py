@@ -9,7 +9,7 @@ from scipy import integrate, special
 from torch.distributions import AffineTransform, Normal, TransformedDistribution
 
 from vrnn import RNN, VRNN, bounds, evaluation
-from vrnn.diagnostics import latent_use, overlap
+from vrnn.diagnostics import latent_use, overlap, sigma_range
 from vrnn.evaluation import score, sequence_noise
 from vrnn.likelihoods import GaussianMixture, PenMixture
 from vrnn.metrics import Scores
@@ -317,3 +317,24 @@ def test_in_open_loop_the_recurrence_sees_means_in_place_of_data(latent_model, b
     own = sequence_noise(ids, mask, 2, range(1), 0, x.dtype)
     one = bounds.elbo(latent_model.open_loop(x, mask, own), x, mask)
     torch.testing.assert_close(figures["open_loop"], one)
+
+
+@torch.no_grad()
+def test_particles_that_vanish_one_after_the_other_are_told(make_model, monkeypatch):
+    model, x, mask = make_model(VRNN), torch.randn(3, 1, 3), torch.ones(3, 1, dtype=torch.bool)
+    log_w = torch.zeros(3, 2)
+    log_w[0, 0] = log_w[2, 1] = -math.inf
+    monkeypatch.setattr("vrnn.evaluation.log_weights", lambda *_: log_w)
+    with pytest.raises(FloatingPointError, match=r"sequence 4 .* from step 2 on"):
+        score(model, x, mask, torch.tensor([4]), 2, bounds=["iwae"])
+
+
+@torch.no_grad()
+def test_padding_is_in_no_figure_of_latents_and_sigmas(make_model):
+    x, mask = torch.randn(7, 2, 3), torch.arange(7)[:, None] < torch.tensor([7, 2])
+    x[~mask] *= 1e3
+    calm = torch.where(mask[..., None], x, 0.0)
+    latent, rnn = make_model(VRNN), make_model(RNN)
+    ours, other = (latent_use(latent, v, mask, torch.arange(2)) for v in (x, calm))
+    torch.testing.assert_close(ours.overlap, other.overlap)
+    assert sigma_range(rnn, x, mask) == sigma_range(rnn, calm, mask)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vrnn.evaluation import BOUNDS
 from vrnn.metrics import Scores
 
 
@@ -59,3 +60,14 @@ def test_twenty_thousand_updates_in_float32_lose_nothing():
     exact = math.fsum(values.tolist())
     assert result["elbo"] == pytest.approx(exact / n, rel=1e-14)
     assert result["elbo_per_step"] == pytest.approx(exact / (700 * n), rel=1e-14)
+
+
+def test_every_density_is_converted_and_a_kl_is_not():
+    names = {name for figures in BOUNDS.values() for name in figures}
+    scores = Scores({"standardised": math.log(8.0), "raw": 0.0})
+    zeros = {name: torch.zeros(1) for name in names}
+    scores.update(torch.tensor([0]), torch.tensor([10]), zeros)
+    result = scores.compute()
+    for name in names - {"kl"}:
+        assert result[f"{name}_raw"] == pytest.approx(-10 * math.log(8.0)), name
+    assert "kl_raw" not in result

@@ -255,3 +255,20 @@ def test_without_latents_every_wanted_bound_is_the_likelihood(make_model, batch)
         for name, value in figures.items():
             expected = torch.where(mask, exact, 0.0).sum(0) * (name != "kl")
             torch.testing.assert_close(value, expected)
+
+
+def test_the_kl_of_an_objective_is_the_mean_over_its_particles(model, batch):
+    x, mask = batch
+    noise = torch.randn(T, K * B, 2, generator=torch.Generator().manual_seed(0))
+    rows, rows_mask = x.repeat(1, K, 1), mask.repeat(1, K)
+    trace = model.trace(rows, rows_mask, noise=noise)
+    kls = bounds.elbo_terms(trace, rows, rows_mask).kl, -bounds.log_ratio(trace, rows_mask)
+    for objective, kl in zip((IWAE(K), FIVO(K, resampling="never")), kls, strict=True):
+        result = objective(model, x, mask, torch.Generator().manual_seed(0), 0)
+        torch.testing.assert_close(result.kl, kl.sum() / K)
+
+
+@pytest.mark.parametrize("resampling", ["multinomial", "systematic"])
+def test_no_particle_without_weight_is_drawn_by_zero(resampling):
+    log_w = torch.tensor([-math.inf] + [0.0] * 7)[:, None]
+    assert draw_ancestors(log_w, torch.zeros(8, 1), resampling).min() == 1

@@ -170,3 +170,15 @@ def test_segments_that_cannot_be_are_refused(make_model):
     x, mask, _ = padded(model)
     with pytest.raises(ValueError, match="checkpoint_steps is for objective=elbo and"):
         FIVO(2)(model, x, mask, torch.Generator(), 0)
+
+
+def test_the_second_run_is_under_the_first_ones_autocast(make_model):
+    model = make_model(VRNN, checkpoint_steps=4)
+    x, mask, state = padded(model)
+    found = []
+    for inside in (True, False):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = ELBO()(model, x, mask, torch.Generator().manual_seed(1), 5, state).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=inside):
+            found.append(torch.autograd.grad(loss, list(model.parameters()), allow_unused=True))
+    assert_same(*found, tolerance=0)

@@ -131,6 +131,23 @@ def test_a_row_that_starts_anew_forgets_and_the_others_do_not(tmp_path: Path) ->
         assert torch.equal(s[:, goes_on], kept[:, goes_on]) and (s[:, ~goes_on] == 0).all()
 
 
+@pytest.mark.parametrize("objective", ["iwae", "fivo"])
+def test_so_do_all_particles_of_a_row(tmp_path: Path, objective: str) -> None:
+    options = [*OPTIONS, f"objective={objective}", "objective.particles=3"]
+    data, module = build(configure(tmp_path, *options))
+    batch = next(iter(data.train_dataloader()))
+    rows = len(batch.ids)
+    state = tuple(torch.randn_like(s) for s in module.model.rnn.initial(3 * rows))
+    module.carried = state
+    goes_on = torch.arange(rows) % 2 == 0
+    start = module.initial_state(batch._replace(continues=goes_on))
+    for s, kept in zip(start, state, strict=True):
+        s, kept = (part.unflatten(1, (3, rows)) for part in (s, kept))
+        assert (
+            torch.equal(s[:, :, goes_on], kept[:, :, goes_on]) and (s[:, :, ~goes_on] == 0).all()
+        )
+
+
 def test_a_batch_that_is_not_finite_costs_one_update(tmp_path: Path) -> None:
     data, module = build(configure(tmp_path, *OPTIONS, "data.carry=100"))
     data.splits["train"][0][7, 1] = np.nan
