@@ -16,7 +16,7 @@ from datamodules.disk import cache_root
 from datamodules.download import fetch
 from datamodules.problems import Missing, check_missing, report
 from datamodules.ragged import Ragged
-from datamodules.splits import SPLITS, check_shares, read_lists, shares
+from datamodules.splits import SPLITS, check_apart, check_shares, read_lists, shares
 
 __all__ = ["AudioCorpus", "AudioFolder", "AudioFrames", "ByShares", "sound_moments"]
 
@@ -197,14 +197,7 @@ class AudioCorpus(AudioFrames):
                 parts[split] += [str(match) for match in matches]
                 absent += [] if matches else [name]
         self.report_absent(absent, sum(map(len, entries.values())))
-        splits: dict[str, str] = {}
-        for split, part in parts.items():
-            for identifier in part:
-                if (other := splits.setdefault(identifier, split)) != split:
-                    raise ValueError(
-                        f"{self.lists}: {files[identifier]} is in {other} and in {split}; it can "
-                        "be in one of them only"
-                    )
+        check_apart({split: [files[i] for i in part] for split, part in parts.items()}, self.lists)
         return parts
 
     def report_absent(self, absent: Sequence[str], total: int) -> None:

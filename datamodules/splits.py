@@ -10,6 +10,7 @@ import numpy as np
 __all__ = [
     "ALIASES",
     "SPLITS",
+    "check_apart",
     "check_shares",
     "held_back",
     "read_lists",
@@ -85,6 +86,17 @@ def read_lists(path: Path, corpus: str) -> dict[str, list[str]]:
         return {split: read_list(path, corpus, split) for split in SPLITS}
     splits = read_splits(path)
     return {split: [name for name in splits if splits[name] == split] for split in SPLITS}
+
+
+def check_apart(parts: Mapping[str, Iterable[str]], lists: Path) -> None:
+    """Refuses lists by which a file is in two splits, perhaps under two names."""
+    splits: dict[str, str] = {}
+    for split, files in parts.items():
+        for file in files:
+            if (other := splits.setdefault(file, split)) != split:
+                raise ValueError(
+                    f"{lists}: {file} is in {other} and in {split}; it can be in one of them only"
+                )
 
 
 def read_list(folder: Path, corpus: str, split: str) -> list[str]:

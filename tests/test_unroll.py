@@ -67,10 +67,10 @@ def assert_close(ours, theirs):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-def assert_as_plain(unroll, cell, inputs):
+def assert_as_plain(unroll, cell, inputs, plain=unroll_plain):
     """Values and gradients, and values without gradient, are those of the plain loop."""
     values, gradients = values_and_gradients(unroll, cell, inputs)
-    plain_values, plain_gradients = values_and_gradients(unroll_plain, cell, inputs)
+    plain_values, plain_gradients = values_and_gradients(plain, cell, inputs)
     assert_close(values, plain_values)
     assert_close(gradients, plain_gradients)
     with torch.no_grad():
@@ -115,13 +115,7 @@ def unroll_copies(cell, phi_x, u, state, noise):
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])
 def test_particles_share_what_is_given(recurrence, layers, unroll):
     cell = make_cell(recurrence, layers, depth=2, u=9)
-    inputs = particle_inputs(cell, T, B, K=3)
-    values, gradients = values_and_gradients(unroll, cell, inputs)
-    copied, copied_gradients = values_and_gradients(unroll_copies, cell, inputs)
-    assert_close(values, copied)
-    assert_close(gradients, copied_gradients)
-    with torch.no_grad():
-        assert_close(flat(unroll(cell, *inputs)), copied)
+    assert_as_plain(unroll, cell, particle_inputs(cell, T, B, K=3), unroll_copies)
 
 
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])

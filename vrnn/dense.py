@@ -40,6 +40,7 @@ def suits(x: Tensor, weight: Tensor) -> bool:
 
 @cache
 def mkl_is_slow() -> bool:
+    """By the processor's maker, not by the clock, whose answers would differ from run to run."""
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
     processor = Path("/proc/cpuinfo")
