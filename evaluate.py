@@ -132,7 +132,7 @@ def score_split(
     options = {"how": args.resampling, "threshold": args.threshold}
     given = {name: value for name, value in options.items() if value is not None}
     resampling = module.objective.resampling._replace(**given)
-    loader = data.loader(args.split, data.eval_batch_size, shuffle=False)
+    loader = data.loader(args.split, data.eval_batch_size)
     discrete = module.model.likelihood.discrete
     runs = [Scores.of(module.hparams["data"], discrete) for _ in range(args.runs)]
     with torch.inference_mode():

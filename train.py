@@ -100,7 +100,7 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
 
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     check_likelihood(plain["model"]["likelihood"])
-    # The module takes particles and seed as they stand at the top.
+    # The module takes particles, seed and loss_mean as they stand at the top.
     check_types({**plain, "_target_": "vrnn.module.VRNNModule"})
     check_trainer(plain["trainer"])
     if not 0 <= cfg.seed < 2**32:
@@ -120,6 +120,7 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
         data={**data.description(), "module": plain["data"]},
         particles=cfg.particles,
         seed=cfg.seed,
+        loss_mean=cfg.loss_mean,
     )
     check_kind(module.model, data, cfg.x.likelihood)
     return plain, data, module

@@ -49,6 +49,8 @@ class SequenceData(LightningDataModule):
         carry: training windows go on where the batch before ended, in its state, which starts
             anew after this many updates (`datamodules.order.StreamBatches`); None starts every
             window at h_0 = 0.
+        drop_incomplete: training leaves out, in every epoch, the sequences or windows that do not
+            fill a batch.
         centre: the models' phi_x sees frames minus their mean; of binary data only.
         num_workers: processes that load batches.
         seed: of the order of the batches.
@@ -86,6 +88,7 @@ class SequenceData(LightningDataModule):
         crop: str = "start",
         window: int | None = None,
         carry: int | None = None,
+        drop_incomplete: bool = False,
         centre: bool = False,
         num_workers: int = 0,
         seed: int = 0,
@@ -105,7 +108,7 @@ class SequenceData(LightningDataModule):
 
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.normaliser, self.max_steps = normaliser, max_steps
-        self.window, self.carry = window, carry
+        self.window, self.carry, self.drop_incomplete = window, carry, drop_incomplete
         self.crop, self.centre = crop, centre
         self.num_workers, self.seed = num_workers, seed
         self.splits: dict[str, Ragged] = {}
@@ -170,7 +173,11 @@ class SequenceData(LightningDataModule):
         return mean.tolist()
 
     def description(self) -> dict[str, Any]:
-        """What a model must know of its data, in plain containers; stored in every checkpoint."""
+        """What a model must know of its data, in plain containers; stored in every checkpoint.
+
+        Raises:
+            ValueError: if `drop_incomplete` leaves no batch.
+        """
         log_scales = {"standardised": float(np.log(self.scale).sum()), "raw": 0.0}
         if self.paper_scale is not None:
             log_scales["paper"] = float(np.log(self.paper_scale).sum())
@@ -188,6 +195,7 @@ class SequenceData(LightningDataModule):
             "steps": {
                 split: int(sequences.lengths.sum()) for split, sequences in self.splits.items()
             },
+            "batch": self.training_order(self.batch_size).size._asdict(),
         }
 
     def batch(self, split: str, pieces: Pieces) -> SequenceBatch:
@@ -231,21 +239,32 @@ class SequenceData(LightningDataModule):
         return torch.from_numpy(x.astype(np.float32))
 
     def train_dataloader(self) -> DataLoader[SequenceBatch]:
-        return self.loader("train", self.batch_size, shuffle=True)
+        return self.loader("train", self.batch_size)
 
     def val_dataloader(self) -> DataLoader[SequenceBatch]:
-        return self.loader("val", self.eval_batch_size, shuffle=False)
+        return self.loader("val", self.eval_batch_size)
 
     def test_dataloader(self) -> DataLoader[SequenceBatch]:
-        return self.loader("test", self.eval_batch_size, shuffle=False)
+        return self.loader("test", self.eval_batch_size)
 
-    def loader(self, split: str, batch_size: int, shuffle: bool) -> DataLoader[SequenceBatch]:
+    def training_order(
+        self, batch_size: int, rank: int = 0, world: int = 1
+    ) -> LengthBatches | StreamBatches:
+        """Which pieces of the training split make up this process's batches."""
+        lengths, drop = self.splits["train"].lengths, self.drop_incomplete
+        if self.window is not None and self.carry is not None:
+            return StreamBatches(lengths, self.window, batch_size, self.carry, rank, world, drop)
+        return LengthBatches(
+            lengths, batch_size, True, self.seed, rank, world, self.max_steps, self.crop, drop
+        )
+
+    def loader(self, split: str, batch_size: int) -> DataLoader[SequenceBatch]:
         """Batches of a split, this process's share of them.
 
         Args:
-            split: "train", "val" or "test"; training may be cut, carried and augmented.
+            split: "train", shuffled anew in every epoch, or in streams, and cut and augmented; or
+                "val" or "test", every sequence once, longest first.
             batch_size: sequences a batch.
-            shuffle: a new order in every epoch; else every sequence once, longest first.
         """
         rank, world = (
             (self.trainer.global_rank, self.trainer.world_size)
@@ -259,14 +278,11 @@ class SequenceData(LightningDataModule):
                 f"{world} processes that score each once; use fewer devices"
             )
         batches = Batches(self, split)
-        order: LengthBatches | StreamBatches
-        if split == "train" and self.window is not None and self.carry is not None:
-            order = StreamBatches(lengths, self.window, batch_size, self.carry, rank, world)
-        else:
-            limit = self.max_steps if split == "train" else None
-            order = LengthBatches(
-                lengths, batch_size, shuffle, self.seed, rank, world, limit, self.crop
-            )
+        order = (
+            self.training_order(batch_size, rank, world)
+            if split == "train"
+            else LengthBatches(lengths, batch_size, False, self.seed, rank, world)
+        )
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         sampler = resumed(order, self.trainer) if split == "train" else order
         return DataLoader(

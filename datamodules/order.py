@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-__all__ = ["LengthBatches", "Pieces", "StreamBatches"]
+__all__ = ["BatchSize", "LengthBatches", "Pieces", "StreamBatches"]
 
 
 class Pieces(NamedTuple):
@@ -26,6 +26,19 @@ class Pieces(NamedTuple):
     rows are sequences of their own."""
 
 
+class BatchSize(NamedTuple):
+    """What a training batch holds, on one device: divisors of the loss.
+
+    They are the same for all batches, so that every frame, or every sequence, has the same weight
+    in whichever batch it is; in a batch that is not full they are not fewer.
+    """
+
+    sequences: int
+    """Sequences, or rows of windows."""
+    steps: float
+    """Frames, on average."""
+
+
 class LengthBatches(Sampler[Pieces]):
     """Batches of sequences of similar length, a function of seed and epoch alone.
 
@@ -39,6 +52,11 @@ class LengthBatches(Sampler[Pieces]):
         rank, world: this process and how many there are.
         max_steps: frames that longer sequences are cut to; None for no limit.
         crop: which frames these are, those at the "start" or a "random" piece.
+        drop_incomplete: shuffled, leave out as many sequences of every epoch, drawn at random, as
+            do not fill a batch.
+
+    Raises:
+        ValueError: if that leaves no batch.
     """
 
     pool = 32
@@ -53,21 +71,33 @@ class LengthBatches(Sampler[Pieces]):
         world: int = 1,
         max_steps: int | None = None,
         crop: str = "start",
+        drop_incomplete: bool = False,
     ) -> None:
+        if drop_incomplete:
+            check_full(len(lengths), batch_size, "sequences")
         if not shuffle:
             batch_size = max(1, min(batch_size, len(lengths) // world))
         self.lengths, self.batch_size, self.shuffle = lengths, batch_size, shuffle
         self.seed, self.rank, self.world = seed, rank, world
         self.max_steps, self.crop = max_steps, crop
+        # A multiple of the batch size, or all.
+        rest = len(lengths) % batch_size if drop_incomplete and shuffle else 0
+        self.used = len(lengths) - rest
+        self.steps = lengths if max_steps is None else lengths.clip(max=max_steps)
         self.epoch = 0
+
+    @property
+    def size(self) -> BatchSize:
+        """Of a full batch, its sequences having as many frames as all have on average."""
+        sequences = min(self.batch_size, self.used)
+        return BatchSize(sequences, sequences * float(self.steps.mean()))
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of every epoch, after a resume too."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Pieces]:
-        batches = self.plan()
-        steps = self.lengths if self.max_steps is None else self.lengths.clip(max=self.max_steps)
+        batches, steps = self.plan(), self.steps
         start, seed = np.zeros_like(steps), None
         if self.shuffle:
             batches += (batches * self.world)[: -len(batches) % self.world]
@@ -79,7 +109,7 @@ class LengthBatches(Sampler[Pieces]):
             yield Pieces(batch, start[batch], steps[batch], None if seed is None else seed[batch])
 
     def __len__(self) -> int:
-        batches = -(-len(self.lengths) // self.batch_size)
+        batches = -(-self.used // self.batch_size)
         if self.shuffle:
             return -(-batches // self.world)
         return len(range(self.rank, batches, self.world))
@@ -90,7 +120,7 @@ class LengthBatches(Sampler[Pieces]):
             order = np.argsort(-self.lengths, kind="stable")
             return cut(order, self.batch_size)
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.lengths))
+        order = rng.permutation(len(self.lengths))[: self.used]
         pools = cut(order, self.batch_size * self.pool)
         ordered = np.concatenate(
             [pool[np.argsort(-self.lengths[pool], kind="stable")] for pool in pools]
@@ -113,6 +143,10 @@ class StreamBatches(Sampler[Pieces]):
         batch_size: rows of this rank.
         reset: batches after which all rows start anew.
         rank, world: this process and how many there are.
+        drop_incomplete: leave out the last batch where some of its rows have come to their end.
+
+    Raises:
+        ValueError: if that leaves no batch.
     """
 
     def __init__(
@@ -123,19 +157,29 @@ class StreamBatches(Sampler[Pieces]):
         reset: int,
         rank: int = 0,
         world: int = 1,
+        drop_incomplete: bool = False,
     ) -> None:
         self.lengths, self.window, self.reset = lengths, window, reset
+        self.batch_size = batch_size
         counts = -(-lengths // window)
         self.sequence = np.repeat(np.arange(len(lengths)), counts)
         before = np.repeat(counts.cumsum() - counts, counts)
         self.start = window * (np.arange(len(self.sequence)) - before)
         # Rows differ by one window at most, the longer ones first.
         rows = batch_size * world
+        if drop_incomplete:
+            check_full(len(self.sequence), rows, "windows")
         whole, rest = divmod(len(self.sequence), rows)
         bounds = whole * np.arange(rows + 1) + np.minimum(np.arange(rows + 1), rest)
         own = slice(rank * batch_size, (rank + 1) * batch_size)
         self.first, self.last = bounds[:-1][own], bounds[1:][own]
-        self.batches = -(-len(self.sequence) // rows)
+        self.batches = whole if drop_incomplete or rest == 0 else whole + 1
+
+    @property
+    def size(self) -> BatchSize:
+        """Of a batch with a window on every row, of as many frames as all have on average."""
+        rows = min(self.batch_size, len(self.sequence))
+        return BatchSize(rows, rows * float(self.lengths.sum()) / len(self.sequence))
 
     def __len__(self) -> int:
         return self.batches
@@ -160,3 +204,11 @@ class StreamBatches(Sampler[Pieces]):
 
 def cut(order: np.ndarray, size: int) -> list[np.ndarray]:
     return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def check_full(count: int, needed: int, what: str) -> None:
+    if count < needed:
+        raise ValueError(
+            f"data.drop_incomplete=true leaves no batch: training has {count} {what}, and a batch "
+            f"{needed}; choose a smaller data.batch_size or data.drop_incomplete=false"
+        )

@@ -16,6 +16,7 @@ OF_TRAINING = (
     "cache",
     "max_steps",
     "crop",
+    "drop_incomplete",
     "seed",
 )
 """Options of data by which nobody tells test splits apart."""

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import CONF, LINES, QUIET, SMALL
 from test_resume import SCHEDULE, compared, content, differences
+from test_training import SGD
 
 from vrnn.checkpoint import read
 
@@ -181,3 +183,24 @@ def test_slurm_starts_one_run_and_queues_it_again(tmp_path: Path, start: Start) 
         ended(process, run)
     assert saved < 150 == content(run)["global_step"]
     assert [path.name for path in root.iterdir()] == ["4711"]
+
+
+def test_two_processes_train_as_one_with_batches_twice_as_large(
+    tmp_path: Path, start: Start
+) -> None:
+    """All eight lines are in every update, in four batches of two lines or in two of four."""
+    options = [*QUIET, *LINES, *SGD, "model=rnn_gauss", "data.lines=8", "data.max_steps=null"]
+    options += ["callbacks.pictures=null", "untrained=false", "test=false", "optim.lr=0.1"]
+    options += [f"model.{name}=8" for name in ("hidden", "phi_x_dim", "decoder_dim")]
+    options += ["trainer.accumulate_grad_batches=2", "trainer.max_epochs=3"]
+    options += ["trainer.precision=64-true", "trainer.gradient_clip_val=null"]
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    weights = {}
+    for size, more in ((4, []), (2, ddp)):
+        run = tmp_path / f"of_{size}"
+        words = [*more, f"data.batch_size={size}", f"hydra.run.dir={run}"]
+        ended(start("train.py", *options, *words), run)
+        assert content(run)["global_step"] == 3
+        weights[size] = content(run)["state_dict"]
+    for name, tensor in weights[4].items():
+        torch.testing.assert_close(weights[2][name], tensor, rtol=1e-7, atol=1e-9)

@@ -55,7 +55,7 @@ def heights(figure: Figure, axes: int) -> np.ndarray:
 def test_the_curve_of_the_kl_sums_to_the_reported_one(tmp_path: Path) -> None:
     """Whatever lies beside the sequences in the batch that is scored."""
     data, module = build(configure(tmp_path, "model=vrnn_gauss"))
-    (batch,) = data.loader("test", 6, shuffle=False)
+    (batch,) = data.loader("test", 6)
     with torch.no_grad():
         module.model.cell.encoder.out.weight.mul_(200)
         figures = score(module.model, batch.x, batch.mask, batch.ids, seed=7, bounds={"elbo"})

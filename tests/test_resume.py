@@ -44,6 +44,11 @@ SHAPES = {
         "callbacks.early_stopping.patience=1",
         "optim.lr=0.5",
     ],
+    "incomplete batches dropped": [
+        "trainer.max_epochs=3",
+        "data.batch_size=7",
+        "data.drop_incomplete=true",
+    ],
     "carried": [
         "trainer.max_epochs=2",
         "trainer.limit_train_batches=6",

@@ -73,6 +73,18 @@ def test_ranks_share_the_rows(world: int) -> None:
             np.testing.assert_array_equal(together, getattr(whole, name))
 
 
+@pytest.mark.parametrize("rows", [1, 3, 4, 5, 16])
+def test_no_row_is_idle_where_incomplete_batches_are_dropped(rows: int) -> None:
+    """16 windows."""
+    batches = list(StreamBatches(np.array(LENGTHS), 5, rows, 3, drop_incomplete=True))
+    every = list(StreamBatches(np.array(LENGTHS), 5, rows, 3))
+    assert len(batches) == 16 // rows and len(every) == -(-16 // rows)
+    for batch, other in zip(batches, every, strict=False):
+        assert (batch.steps > 0).all()
+        assert batch.sequence.tolist() == other.sequence.tolist()
+        assert batch.start.tolist() == other.start.tolist()
+
+
 def test_evaluation_is_window_by_window() -> None:
     data = counting(batch_size=3, window=5)
     for split in ("train", "val"):

@@ -162,10 +162,10 @@ def test_resuming_where_there_is_nothing_starts_afresh(
 
 
 def gradients(module: VRNNModule, batch: Any) -> dict[str, torch.Tensor]:
-    """Of the loss per time step, by hand."""
+    """Of the loss, a mean over the time steps of 24 lines cut to 40 frames, 8 a batch, by hand."""
     module = copy.deepcopy(module)
     terms = module.objective(module.model, batch.x, batch.mask, module.training_rng(0), 0)
-    (terms.loss / batch.mask.sum()).backward()
+    (terms.loss / (8 * 40)).backward()
     return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
 

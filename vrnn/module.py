@@ -17,6 +17,7 @@ from vrnn.memory import memory_told
 from vrnn.metrics import Scores
 from vrnn.networks import State
 from vrnn.normaliser import Normaliser
+from vrnn.sequence_model import choose
 
 __all__ = ["VRNNModule"]
 
@@ -36,9 +37,13 @@ class VRNNModule(LightningModule):
         data: what the data module says of the corpus (`SequenceData.description`).
         particles: K of the test scores.
         seed: of all noise, which is a function of the seed, the rank and the number of the update.
+        loss_mean: what the loss is a mean over, time "steps" or "sequences". A batch's sum is
+            divided by those of a full batch of the training split, `data["batch"]`, hence by the
+            same number in every update.
 
     Raises:
-        ValueError: if there are fewer particles than one.
+        ValueError: if there are fewer particles than one, or `loss_mean` is neither; in training,
+            if `data` has no "batch", as that of older checkpoints.
         InstantiationException: Hydra's, if a part of the model or of the objective refuses its
             arguments; its `__cause__` says why.
 
@@ -54,10 +59,12 @@ class VRNNModule(LightningModule):
         data: dict[str, Any],
         particles: int = 1,
         seed: int = 0,
+        loss_mean: str = "steps",
     ) -> None:
         super().__init__()
         if particles < 1:
             raise ValueError(f"particles must be at least 1, not {particles}")
+        choose("loss_mean", loss_mean, ("steps", "sequences"))
         self.save_hyperparameters()
 
         normaliser = Normaliser(
@@ -83,6 +90,14 @@ class VRNNModule(LightningModule):
         scheduler = instantiate(self.optim["scheduler"], optimizer, _convert_="all")
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
+    def on_fit_start(self) -> None:
+        if "batch" not in self.hparams["data"]:
+            raise ValueError(
+                "the module's description of its data is that of an older checkpoint, without the "
+                "size of a training batch, by which the loss is divided: train by train.py "
+                "ckpt=<checkpoint>, or give VRNNModule the `description()` of the data"
+            )
+
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         self.shape = batch.x.shape
         with self.memory_told(), self.dropout_seeded(batch_idx):
@@ -103,7 +118,9 @@ class VRNNModule(LightningModule):
         }
         self.log_dict(per_step, prog_bar=True, batch_size=len(batch.ids))
         self.log("train/kl_weight", self.objective.kl_weight(self.global_step))
-        loss: Tensor = result.loss / self.mean_over_ranks(steps)
+        # A constant, so that Lightning's mean over accumulated batches and DDP's over ranks keep
+        # the weights of all frames equal.
+        loss: Tensor = result.loss / self.hparams["data"]["batch"][self.hparams["loss_mean"]]
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -182,14 +199,6 @@ class VRNNModule(LightningModule):
         if "carried" in checkpoint:
             rank = self.global_rank
             self.carried = tuple(s[rank].to(self.device) for s in checkpoint["carried"])
-
-    def mean_over_ranks(self, steps: Tensor) -> Tensor:
-        """With this divisor, time steps of all ranks weigh the same in DDP's mean of gradients."""
-        if self.trainer.world_size == 1:
-            return steps
-        gathered = self.all_gather(steps)
-        assert isinstance(gathered, Tensor)
-        return gathered.float().mean()
 
 
 def with_levels(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
