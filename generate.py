@@ -33,7 +33,8 @@ def main() -> None:
         "--temperature-x",
         type=float,
         default=1.0,
-        help="of the frames; 0 takes the mode (default: 1)",
+        help="of the frames; 0 takes a Gaussian's mean, of a mixture that of the component with "
+        "the highest peak, of bits and levels the likeliest (default: 1)",
     )
     parser.add_argument(
         "--prime",

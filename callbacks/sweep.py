@@ -64,7 +64,8 @@ class SweepTable(Callback):
 
 
 def rows(folders: Iterable[Path]) -> list[Row]:
-    """Reads run folders, and folders of run folders, the best bound on the validation split first.
+    """Reads run folders, and folders of run folders, the best bound on the validation split first;
+    rows of other validation splits, such as other windows of one, come one split after the other.
 
     Raises:
         ValueError: if there is no run in one of them, or a file of it is damaged.
@@ -78,18 +79,30 @@ def rows(folders: Iterable[Path]) -> list[Row]:
         groups.setdefault(" ".join(own) or run.name.partition("_")[2] or run.name, []).append(run)
     table = [row(options, members) for options, members in groups.items()]
     bound = f"val/elbo{space_of(table)}"
-    return sorted(table, key=lambda r: -r.figures.get(bound, (float("-inf"),))[0])
+    table.sort(key=lambda r: -r.figures.get(bound, (float("-inf"),))[0])
+    first = [validation(r) for r in table]
+    return sorted(table, key=lambda r: first.index(validation(r)))  # which keeps the order of each
 
 
 def space_of(table: Sequence[Row]) -> str:
     """The space in which all rows compare, as the names of figures have it: raw where normalisers
     differ on the same data, or some likelihoods are of probabilities."""
-    scales: dict[tuple[float, ...], list[float | None]] = {}
+    scales: dict[tuple[float, ...] | None, list[float | None]] = {}
     for line in table:
         figures = {name: value for name, (value, _) in line.figures.items()}
-        split = tuple(figures.get(f"val/{count}", 0.0) for count in ("sequences", "steps"))
-        scales.setdefault(split, []).append(log_scale(figures))
+        scales.setdefault(validation(line), []).append(log_scale(figures))
     return "" if all(map(alike, scales.values())) else "_raw"
+
+
+def validation(row: Row) -> tuple[float, ...] | None:
+    """Sequences and frames of the validation split that the row is of; None where nobody knows."""
+    counts = [row.figures.get(f"val/{name}") for name in ("sequences", "steps")]
+    return tuple(count[0] for count in counts if count is not None) or None
+
+
+def one_validation(table: Sequence[Row]) -> bool:
+    """Whether the bounds of all rows compare: those of windows of 10 frames and of 40 do not."""
+    return len({split for row in table if (split := validation(row)) is not None}) < 2
 
 
 def log_scale(figures: Mapping[str, float], space: str = "") -> float | None:
@@ -208,7 +221,9 @@ def show(table: Sequence[Row]) -> None:
     console.print(shown)
     unit = "raw: the standardised ones do not compare" if space else "standardised"
     console.print(f"[dim]bounds in nats per sequence, {unit}; ± one standard error over seeds")
-    if table[0].best is not None:
+    if not one_validation(table):
+        console.print("[dim]rows are of different validation splits; their bounds do not compare")
+    elif table[0].best is not None:
         console.print(f"best run: {table[0].best}", markup=False, soft_wrap=True)
     for line in table:
         for failure in line.failures:

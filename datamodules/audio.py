@@ -221,6 +221,7 @@ class ByShares(AudioCorpus):
 
 class AudioFolder(ByShares):
     """Any folder of sound files, split at random by file; `splits.csv` in it decides otherwise.
+    Who speaks is not known, so a speaker may be in several splits unless `splits.csv` says so.
 
     Args:
         shares: of validation and test files.

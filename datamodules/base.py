@@ -41,9 +41,10 @@ class SequenceData(LightningDataModule):
         eval_batch_size: likewise for validation and test; `batch_size` if None.
         normaliser: "coordinate", zero mean and unit variance of every real coordinate over the
             training split, or "none"; subclasses add those of their literature.
-        max_steps: longer training sequences are cut to this many frames; None for no limit.
+        max_steps: longer training sequences are cut to this many frames; None for no limit. Not
+            with `carry`, which trains on all frames; and below `window`, which cuts first.
         crop: which frames `max_steps` leaves, those at the "start", or a "random" piece, another
-            one at every epoch.
+            one at every epoch; without `max_steps` it says nothing.
         window: sequences are cut into consecutive windows of this many frames; None keeps them
             whole.
         carry: training windows go on where the batch before ended, in its state, which starts
@@ -96,12 +97,31 @@ class SequenceData(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, not {batch_size}")
+        if eval_batch_size is not None and eval_batch_size < 1:
+            raise ValueError(f"data.eval_batch_size must be at least 1, not {eval_batch_size}")
         if window is not None and window < 1:
             raise ValueError(f"data.window must be at least 1, not {window}")
         if carry is not None and (carry < 1 or window is None):
             raise ValueError(
                 f"data.carry={carry} must be at least 1 and needs data.window, the frames of an "
                 "update"
+            )
+        if max_steps is not None and max_steps < 1:
+            raise ValueError(f"data.max_steps must be at least 1, not {max_steps}")
+        if max_steps is not None and carry is not None:
+            raise ValueError(
+                f"data.carry={carry} trains on all windows of a sequence in turn, so that neither "
+                f"data.max_steps={max_steps} nor data.crop={crop} can cut it; leave "
+                "data.max_steps out, and choose shorter updates by data.window"
+            )
+        if max_steps is not None and window is not None and max_steps >= window:
+            raise ValueError(
+                f"data.max_steps={max_steps} cuts nothing, since data.window={window} cuts first; "
+                "leave one of them out"
+            )
+        if centre and self.kind != "binary":
+            raise ValueError(
+                f"data.centre=true is for binary data, and data={self.name} is of kind {self.kind}"
             )
         if crop not in ("start", "random"):
             raise ValueError(f"data.crop={crop} is not one of start, random")

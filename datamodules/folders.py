@@ -49,7 +49,7 @@ class SequenceFolder(SequenceData):
     `root`, where there is one; a name is a file's path below `root`, with or without its suffix,
     and a split train, val or test. Else they are those that the files themselves name. Else 5 % of
     the files, at least one, are held back for validation and as many for the test; of a single
-    file, its sequences.
+    file, its sequences. Whose they are is not known: one person's may be in several splits.
 
     Args:
         root: the folder.

@@ -53,9 +53,9 @@ class IAM(PenData):
         root: folder that holds lineStrokes/, ascii/ and the lists of the task.
         split: "paper", "task1" or "holdout", ready-made splits, or None to give the lists.
         train, val, test: lists such as "trainset+testset_t", in place of the split's; `val` may
-            be a share of the training forms to hold back, such as 0.05.
+            be a share of the training forms to hold back, such as 0.05, all those of some writers.
         cache: folder of the parsed corpus; None for <root>/.vrnn-cache.
-        split_seed: of the choice of the forms to hold back.
+        split_seed: of the choice of the writers to hold back.
         missing: what to do about forms that a list names and the folder lacks, and about broken
             files: "error" or "skip".
         **kwargs: of `PenData`.

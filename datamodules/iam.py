@@ -1,15 +1,15 @@
-"""Handwritten lines of the IAM On-Line Handwriting Database (IAM-OnDB)."""
+"""Which forms of the IAM On-Line Handwriting Database (IAM-OnDB) are in which split."""
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datamodules.iam_corpus import no_corpus
-from datamodules.iam_xml import read_list
+from datamodules.iam_xml import read_list, read_writers
 from datamodules.splits import SPLITS, held_back
 
-__all__ = ["CONVENTIONS", "PAPER_SCALE", "PAPER_SHIFT", "split_forms"]
+__all__ = ["CONVENTIONS", "PAPER_SCALE", "PAPER_SHIFT", "split_forms", "writers_of"]
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,13 @@ CONVENTIONS: dict[str, dict[str, str]] = {
 }
 """Ready-made splits by the corpus's four lists, which share no writer. "paper" is the one of the
 VRNN (and of Graves, 2013), it has no test set of its own; "task1" is the corpus's benchmark
-IAM-OnDB-t1, whose second validation set testset_t stays unused; "holdout" needs two lists."""
+IAM-OnDB-t1, whose second validation set testset_t stays unused; "holdout" needs two lists, and
+validates on writers of trainset that it does not train on."""
 
 LIST_FOLDERS = ("task1", "", "vrnn_nips2015_split")
+
+CORPUS_LISTS = ("trainset", "testset_v", "testset_t", "testset_f", "train", "valid")
+"""Those in which the forms of a writer follow each other."""
 
 Lists = str | float | Sequence[str]
 
@@ -44,29 +48,80 @@ def split_forms(
 
     Each part is named lists, as `trainset+testset_t` or as a sequence. A list is looked for
     as `task1/<name>.txt`, `<name>.txt` and `vrnn_nips2015_split/<name>.txt`, or is a path
-    that ends in .txt. In place of lists, `val` may be a fraction, `5%` or 0.05: so many of
-    the forms (not lines) of `train` are held back from it, the same ones for the same seed.
-    The writers of forms are not known here, so that one may occur on both sides.
+    that ends in .txt. In place of lists, `val` may be a fraction, `5%` or 0.05: about so many of
+    the forms (not lines) of `train` are held back from it, all forms of some writers
+    (`writers_of`), the same ones for the same seed.
 
     Returns:
         The form ids under "train", "val" and "test", without repetition.
 
     Raises:
         FileNotFoundError: if a list does not exist.
-        ValueError: if a list is malformed, or a fraction is not within (0, 1).
+        ValueError: if a list is malformed, a fraction is not within (0, 1), or forms are to be
+            held back whose writers are not known.
     """
     parts = {"train": train, "test": test}
     fraction = share_of(val)
     if fraction is None:
         parts["val"] = val
     forms = {part: read_forms(root, part, lists) for part, lists in parts.items()}
+    writers = writers_of(root)
     if fraction is not None:
-        forms["train"], forms["val"] = held_back(forms["train"], fraction, seed)
+        check_writers(root, forms["train"], writers)
+        forms["train"], forms["val"] = held_back(forms["train"], fraction, seed, writers)
+    trained = {writers[form] for form in forms["train"] if form in writers}
     for part in ("val", "test"):
         shared = set(forms["train"]).intersection(forms[part])
         if shared:
             log.warning("%d forms are in train as well as in %s", len(shared), part)
+        known = trained.intersection(writers[form] for form in forms[part] if form in writers)
+        if known:
+            log.warning("%d writers are in train as well as in %s", len(known), part)
     return {part: forms[part] for part in SPLITS}
+
+
+def writers_of(root: Path) -> dict[str, str]:
+    """Tells the forms of one writer from those of others.
+
+    `forms.txt` of the corpus says it, where it is in the folder: a form and the number of its
+    writer a line. Else the corpus's lists do: the forms of a writer follow each other there, in
+    ascending order, so that a form that is not above the one before it is another writer's. Two
+    writers may count as one then, but never one as two.
+
+    Returns:
+        Names of writers by form id; forms in none of these files are left out.
+
+    Raises:
+        ValueError: if a file is malformed.
+    """
+    table = root / "forms.txt"
+    if table.is_file():
+        return read_writers(table)
+    writers: dict[str, str] = {}
+    for name in CORPUS_LISTS:
+        path = next((p for p in list_places(root, name) if p.is_file()), None)
+        before, run = "", 0
+        for form in read_list(path) if path is not None else ():
+            run += form <= before
+            writers.setdefault(form, f"{name}, writer {run}")
+            before = form
+    return writers
+
+
+def check_writers(root: Path, forms: Sequence[str], writers: Mapping[str, str]) -> None:
+    """Refuses to hold back some of the forms where this would divide a writer."""
+    unknown = [form for form in forms if form not in writers]
+    if unknown or len({writers[form] for form in forms}) < 2:
+        why = (
+            f"the writers of {len(unknown)} of the {len(forms)} forms are not known, such as of "
+            f"{unknown[0]}"
+            if unknown
+            else f"as far as is known, one writer wrote all {len(forms)} forms"
+        )
+        raise ValueError(
+            f"data.val as a share holds back whole writers, but {why}; name lists of forms by "
+            f"data.val=, or give {root} the corpus's own lists or its forms.txt"
+        )
 
 
 def share_of(lists: Lists) -> float | None:
@@ -93,10 +148,7 @@ def read_forms(root: Path, part: str, lists: Lists) -> list[str]:
 
 
 def find_list(root: Path, name: str) -> Path:
-    if name.endswith(".txt"):
-        places = [root / name, Path(name)]
-    else:
-        places = [root / folder / f"{name}.txt" for folder in LIST_FOLDERS]
+    places = [root / name, Path(name)] if name.endswith(".txt") else list_places(root, name)
     for place in places:
         if place.is_file():
             return place
@@ -107,3 +159,7 @@ def find_list(root: Path, name: str) -> Path:
         f"there is no list of forms {name!r}: looked for {', '.join(map(str, places))}. "
         f"The lists that are there: {', '.join(here) or 'none'} (the corpus' own come as task1)"
     )
+
+
+def list_places(root: Path, name: str) -> list[Path]:
+    return [root / folder / f"{name}.txt" for folder in LIST_FOLDERS]

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from defusedxml.ElementTree import ParseError, XMLParser  # type: ignore[import-untyped,unused-ignore]
 
-__all__ = ["LINE", "find_lines", "form_of", "parse_line", "read_list", "read_text", "try_lines"]
+__all__ = [
+    "LINE",
+    "find_lines",
+    "form_of",
+    "parse_line",
+    "read_list",
+    "read_text",
+    "read_writers",
+    "try_lines",
+]
 
 FORM = re.compile(r"[a-z]\d\d-\d\d\d[a-z]?")
 LINE = re.compile(rf"({FORM.pattern})-(\d+)\.xml")
@@ -106,6 +115,27 @@ def read_list(path: Path) -> list[str]:
         if not FORM.fullmatch(form):
             raise ValueError(f"{path}: {form!r} is no form id (such as a01-000u)")
     return forms
+
+
+def read_writers(path: Path) -> dict[str, str]:
+    """Reads the writer of every form: lines of a form id and the writer's number; what follows
+    them does not matter, nor do lines that start with #.
+
+    Raises:
+        ValueError: if a line is none of these; names the file and the line.
+    """
+    writers: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), 1):
+        cells = re.split(r"[\s,;]+", line.strip())
+        if cells == [""] or cells[0].startswith("#"):
+            continue
+        if len(cells) < 2 or not FORM.fullmatch(cells[0]):
+            raise ValueError(
+                f"{path}, line {number}: {line.strip()!r} is no form and its writer, such as "
+                "`a01-000u 10123`"
+            )
+        writers[cells[0]] = cells[1]
+    return writers
 
 
 def read_text(path: Path) -> list[str]:

@@ -62,7 +62,8 @@ class Blizzard(ByShares):
 
 class Accent(AudioFolder):
     """The Speech Accent Archive: one paragraph, read by native and other speakers of English, one
-    file each. Split at random. Rows of speakers_all.csv, where it is there, are checked."""
+    file each. Split at random by file, hence by speaker. Rows of speakers_all.csv, where it is
+    there, are checked."""
 
     name = "accent"
     example = "recordings/recordings/english1.mp3"
@@ -178,7 +179,7 @@ class LibriSpeech(AudioCorpus):
 class FSDD(AudioCorpus):
     """The Free Spoken Digit Dataset, <digit>_<speaker>_<index>.wav: as published, recordings 0 to
     4 of every digit and speaker are for the test; of the others a share, at random, for
-    validation.
+    validation. As the published test has the speakers of the training, so has the validation.
 
     Args:
         val: share of the recordings that are not for the test.
@@ -213,7 +214,7 @@ class FSDD(AudioCorpus):
 
 class Onomatopoeia(AudioFolder):
     """The settings of the paper for its collection of human sounds, on a folder of your own: the
-    collection itself was never published."""
+    collection itself was never published. Whose voice a file is, is not known."""
 
     name = "onomatopoeia"
     source = (

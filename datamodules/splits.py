@@ -62,16 +62,38 @@ def shares(names: Sequence[str], val: float, test: float, seed: int) -> dict[str
     }
 
 
-def held_back(names: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
+def held_back(
+    names: Sequence[str], share: float, seed: int, groups: Mapping[str, str] | None = None
+) -> tuple[list[str], list[str]]:
     """Holds a share of different names back at random, at least one, the same ones for the same
     names in any order.
 
+    Args:
+        names: of files, or whatever else is split.
+        share: of the names.
+        seed: of the choice.
+        groups: the group of every name, such as its writer. Whole groups are held back then, as
+            many as come next to the share. None if every name is on its own.
+
     Returns:
         The rest and those held back, in the order given.
+
+    Raises:
+        ValueError: if there are fewer than two names, or groups.
     """
-    everything = sorted(names)
-    order = np.random.default_rng(seed).permutation(len(names))
-    held = {everything[i] for i in order[: max(1, round(share * len(names)))]}
+    members: dict[str, list[str]] = {}
+    for name in sorted(names):
+        members.setdefault(name if groups is None else groups[name], []).append(name)
+    if len(members) < 2:
+        raise ValueError(f"{len(names)} names of {len(members)} groups: none can be held back")
+    order = [*members]
+    wanted = max(1, round(share * len(names)))
+    held: set[str] = set()
+    for i in np.random.default_rng(seed).permutation(len(order))[:-1]:
+        more = members[order[i]]
+        if held and abs(len(held) + len(more) - wanted) >= abs(len(held) - wanted):
+            break
+        held.update(more)
     return [name for name in names if name not in held], [name for name in names if name in held]
 
 

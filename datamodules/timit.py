@@ -40,7 +40,8 @@ class TIMIT(AudioCorpus):
 
     Args:
         split: "vrnn", all utterances, 5 % of the training folder for validation, by utterance and
-            at random (4,389 / 231 / 1,680), unless `lists` has the lists of a paper; "asr",
+            at random, hence by speakers of the training, as in the literature (4,389 / 231 /
+            1,680), unless `lists` has the lists of a paper; "asr",
             without the two sentences that all speakers read, validation and the core test by
             speakers of the test folder (3,696 / 400 / 192).
         **kwargs: of `AudioCorpus`.

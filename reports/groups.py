@@ -7,7 +7,7 @@ from callbacks.sweep import alike, log_scale
 from reports.published import read_published
 from reports.run import Run
 
-__all__ = ["Unit", "by_data", "by_scores", "unit_of"]
+__all__ = ["Unit", "by_data", "by_scores", "split_print", "unit_of"]
 
 OF_TRAINING = (
     "batch_size",
@@ -37,7 +37,7 @@ def by_data(runs: Sequence[Run]) -> dict[str, list[Run]]:
     splits: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
         name = str(run.data.get("name", "unknown data"))
-        splits.setdefault(name, {}).setdefault(fingerprint(run), []).append(run)
+        splits.setdefault(name, {}).setdefault(told_apart(run), []).append(run)
     return {
         title: members
         for name, groups in splits.items()
@@ -56,10 +56,18 @@ def by_scores(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def fingerprint(run: Run) -> str:
-    """That of the test split; empty where it is not known."""
+def told_apart(run: Run) -> str:
+    """What runs on one test split share: its fingerprint; where that is not known, the window that
+    its sequences are cut to; else nothing."""
+    given = run.settings.get("data")
+    window = given.get("window") if isinstance(given, dict) else None
+    return split_print(run, "test") or (f"of windows of {window}" if window else "")
+
+
+def split_print(run: Run, split: str) -> str:
+    """The fingerprint of a split; empty where it is not known."""
     prints = run.record.get("data")
-    return str(prints.get("test", "")) if isinstance(prints, dict) else ""
+    return str(prints.get(split, "")) if isinstance(prints, dict) else ""
 
 
 def titles(name: str, groups: Mapping[str, Sequence[Run]]) -> list[str]:

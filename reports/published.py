@@ -13,7 +13,8 @@ PUBLISHED = Path(__file__).with_name("published.json")
 
 
 def read_published() -> dict[str, Any]:
-    """By the name of the data, "unit" and "suffix" of the figures, "source", "note" and "rows"."""
+    """By the name of the data, "unit" and "suffix" of the figures, the "options" of data that they
+    are for, "source", "note" and "rows"."""
     content: dict[str, Any] = json.loads(PUBLISHED.read_text())
     return content
 
@@ -27,4 +28,15 @@ def incomparable(run: Run) -> str:
     # 0 where the data has another one: no unit of x is in the run's figures.
     if scale == 0 and scales.get("standardised"):
         return "gives probabilities, not densities"
-    return ""
+    given = run.settings.get("data")
+    wanted = read_published().get(str(run.data.get("name")), {}).get("options", {})
+    others = [
+        f"data.{key}={typed(given[key])}, not {typed(value)}"
+        for key, value in wanted.items()
+        if isinstance(given, dict) and key in given and given[key] != value
+    ]
+    return f"has {' and '.join(others)}" if others else ""
+
+
+def typed(value: Any) -> str:
+    return "null" if value is None else str(value)

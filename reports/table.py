@@ -18,7 +18,7 @@ import yaml
 from callbacks.errors import readable_errors
 from callbacks.sweep import overrides
 from reports.evaluated import read_evaluated
-from reports.groups import by_scores, unit_of
+from reports.groups import by_scores, split_print, unit_of
 from reports.published import incomparable, read_published
 from reports.run import Run, checkpoints, read_run
 from reports.table_text import Line, Part, show, write
@@ -137,8 +137,7 @@ def lines_of(
     size = figures.get("parameters")
     plain = model.partition(" ")[0] if music(siblings) else model
     latent = MUSIC_FIGURES if music(siblings) else VRNN_FIGURES
-    if run is not None and incomparable(run):
-        published = ()
+    why = "" if run is None else incomparable(run)
     lines = []
     for figure, name in RNN_FIGURES if model.startswith("RNN-") else latent:
         key = f"test/{name}{suffix}"
@@ -156,10 +155,11 @@ def lines_of(
                 figure,
                 figures.get(key),
                 figures.get(f"{key}_se"),
-                row["value"] if row is not None else None,
-                row is not None and row["verified"],
+                row["value"] if row is not None and not why else None,
+                row is not None and not why and row["verified"],
                 None if size is None else int(size),
                 fill,
+                why if row is not None and key in figures else "",
             )
         )
     return lines
@@ -222,6 +222,8 @@ def notes_of(
         options = options if isinstance(options, dict) else {}
         cut = [f"data.{k}={options[k]}" for k in ("split", "window") if options.get(k)]
         best = f", the best of {others + 1} on the validation split" if others else ""
+        if len({split_print(other, "val") for other in runs if other.model == model}) > 1:
+            best += ", which is not the same for all"
         notes.append(f"{model}: {run.folder}{', ' if cut else ''}{' '.join(cut)}{best}")
         if known and (why := incomparable(run)):
             notes.append(f"{model} {why}, and is not compared with what was published")

@@ -34,6 +34,8 @@ class Line(NamedTuple):
     parameters: int | None
     fill: str | None
     """The command that gives the value where it is missing."""
+    reason: str = ""
+    """Why the value does not compare with what was published, a clause without its subject."""
 
 
 class Part(NamedTuple):
@@ -65,7 +67,7 @@ def cells(part: Part, missing: Sequence[str]) -> list[list[str]]:
         far = None
         if line.value is not None and line.published is not None:
             far = line.value - line.published
-        distance = "" if far is None else f"{far:+,.{part.digits}f}"
+        distance = line.reason if far is None else f"{far:+,.{part.digits}f}"
         size = f"{line.parameters:,}" if line.parameters and line.model != before else ""
         model = line.model if line.model != before else ""
         rows.append([model, line.figure, ours, public, distance, size])
@@ -100,7 +102,7 @@ def show(table: Sequence[Part]) -> None:
     for part in table:
         shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=f"{part.data}, {part.unit}")
         for i, name in enumerate(COLUMNS):
-            words = i < 2
+            words = i < 2 or (name == "distance" and any(line.reason for line in part.lines))
             shown.add_column(
                 name,
                 justify="left" if words else "right",

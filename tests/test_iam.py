@@ -7,7 +7,7 @@ import pytest
 from iam_tree import FORMS, write_corpus, write_list
 
 from datamodules.handwriting import IAM
-from datamodules.iam import CONVENTIONS, PAPER_SCALE, PAPER_SHIFT, split_forms
+from datamodules.iam import CONVENTIONS, PAPER_SCALE, PAPER_SHIFT, split_forms, writers_of
 from datamodules.iam_corpus import read_corpus
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -36,22 +36,52 @@ def test_lists_are_combined_in_either_notation(root: Path) -> None:
     assert a["train"] == ["d01-016z", "h01-030z"]
 
 
+def forms_of(writer: int) -> list[str]:
+    """Eight forms, as each writer of the corpus has them."""
+    return [f"{'abcdefgh'[i]}{writer % 7:02d}-{writer:03d}" for i in range(8)]
+
+
 @pytest.mark.parametrize("fraction", ["5%", "0.05", 0.05, " 5% "])
-def test_a_fraction_is_held_back_by_form(tmp_path: Path, fraction: str | float) -> None:
-    forms = [f"a01-{i:03d}" for i in range(200)]
+def test_a_fraction_holds_whole_writers_back(tmp_path: Path, fraction: str | float) -> None:
+    writers = [forms_of(w) for w in range(40)]
+    forms = [form for its in writers for form in its]
     write_list(tmp_path, "trainset", forms)
-    write_list(tmp_path, "shuffled", forms[::-1])
-    write_list(tmp_path, "testset_t", ["b01-000"])
+    write_list(tmp_path, "testset_t", ["b01-999"])
+    (tmp_path / "shuffled.txt").write_text("\n".join(forms[::-1]))
 
     def split(train: str, seed: int = 0) -> dict[str, list[str]]:
         return split_forms(tmp_path, train=train, val=fraction, test="testset_t", seed=seed)
 
     a = split("trainset")
-    assert len(a["val"]) == 10
-    assert sorted(a["train"] + a["val"]) == forms
+    assert len(a["val"]) == 16 == 0.05 * len(forms)
+    assert sorted(a["train"] + a["val"]) == sorted(forms)
+    for its in writers:
+        assert len(set(its).intersection(a["val"])) in (0, 8), "a writer is on both sides"
     assert a == split("trainset")
-    assert set(a["val"]) == set(split("shuffled")["val"])
+    assert set(a["val"]) == set(split("shuffled.txt")["val"])
     assert a["val"] != split("trainset", seed=1)["val"]
+
+
+def test_the_corpus_itself_says_who_wrote_a_form_where_it_does(root: Path) -> None:
+    assert len(set(writers_of(root).values())) == 5
+    table = root / "forms.txt"
+    table.write_text("# form writer\n\n" + "".join(f"{f} 10{f[0]}\n" for f in writers_of(root)))
+    assert writers_of(root)["a02-000x"] == writers_of(root)["a01-000u"] == "10a"
+    held = split_forms(root, train="trainset", val=0.5, test="testset_t")
+    assert {f[0] for f in held["train"]}.isdisjoint(f[0] for f in held["val"])
+    table.write_text("b01-010 7\nwriter 8\n")
+    with pytest.raises(ValueError, match=r"forms\.txt, line 2: 'writer 8' is no form and its"):
+        split_forms(root, train="trainset", val="testset_v", test="testset_t")
+
+
+def test_forms_are_not_held_back_where_their_writers_are_not_known(root: Path) -> None:
+    (root / "mine.txt").write_text("e01-000 d01-016z")
+    with pytest.raises(
+        ValueError, match=r"the writers of 1 of the 2 forms .* e01-000; name lists"
+    ):
+        split_forms(root, train="mine.txt", val="5%", test="testset_t")
+    with pytest.raises(ValueError, match="one writer wrote all 1 forms"):
+        split_forms(root, train="testset_f", val="5%", test="testset_t")
 
 
 @pytest.mark.parametrize("val", ["0%", "100%", 0.0, 1, "3", -0.5])
@@ -78,6 +108,13 @@ def test_an_unknown_list_is_named_with_those_that_exist(root: Path) -> None:
 def test_overlap_with_train_is_logged(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     split_forms(root, train="trainset", val="trainset", test="testset_t")
     assert "4 forms are in train as well as in val" in caplog.text
+    assert "2 writers are in train as well as in val" in caplog.text
+
+
+def test_ready_made_splits_share_no_writers(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for convention in CONVENTIONS.values():
+        split_forms(root, **convention)
+    assert not caplog.text
 
 
 def paper_statistics(steps: np.ndarray) -> tuple[int, int]:
@@ -152,3 +189,15 @@ def test_lists_of_the_real_corpus(corpus: Path) -> None:
 
     if (corpus / "vrnn_nips2015_split").is_dir():
         assert paper == split_forms(corpus, train="train", val="valid", test="valid")
+
+
+@pytest.mark.slow
+def test_no_writer_of_the_real_corpus_is_held_back_in_part(corpus: Path) -> None:
+    forms = (corpus / "task1" / "trainset.txt").read_text().split()
+    falls = [i for i in range(1, len(forms)) if forms[i] <= forms[i - 1]]
+    runs = [forms[i:j] for i, j in zip([0, *falls], [*falls, len(forms)], strict=True)]
+    assert len(runs) == 96 and sum(len(run) == 8 for run in runs) == 94
+    for seed in range(5):
+        held = set(split_forms(corpus, **CONVENTIONS["holdout"], seed=seed)["val"])
+        assert abs(len(held) / len(forms) - 0.05) < 0.006
+        assert all(held.issuperset(run) or held.isdisjoint(run) for run in runs)

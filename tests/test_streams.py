@@ -15,7 +15,13 @@ from datamodules.ragged import Ragged
 from vrnn import bounds
 
 LENGTHS = [23, 4, 9, 1, 17, 12]
-OPTIONS = ["model=vrnn_gauss", "data.lines=6", "data.window=5", "data.carry=3"]
+OPTIONS = [
+    "model=vrnn_gauss",
+    "data.lines=6",
+    "data.window=5",
+    "data.carry=3",
+    "data.max_steps=null",
+]
 
 
 class Counting(SequenceData):
@@ -33,6 +39,27 @@ def counting(**options) -> Counting:
     data = Counting(normaliser="none", **options)
     data.setup()
     return data
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"window": 5, "carry": 2, "max_steps": 3, "crop": "random"}, "carry=2 trains on all"),
+        ({"window": 5, "carry": 2, "max_steps": 9}, r"neither data\.max_steps=9 nor data\.crop="),
+        ({"window": 5, "max_steps": 5}, r"max_steps=5 cuts nothing, since data\.window=5"),
+        ({"max_steps": 0}, "max_steps must be at least 1, not 0"),
+        ({"eval_batch_size": 0}, "eval_batch_size must be at least 1, not 0"),
+        ({"centre": True}, "centre=true is for binary data, and data=counting is of kind real"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Counting(**options)
+
+
+def test_options_that_do_something_together_are_not_refused() -> None:
+    assert max(len(batch.x) for batch in counting(window=5, max_steps=3).train_dataloader()) == 3
+    counting(window=5, carry=2, crop="random")
 
 
 SETTINGS = [(rows, carry, 0) for rows in (1, 3, 5, 40) for carry in (1, 2, 100)]

@@ -87,6 +87,23 @@ def test_densities_and_probabilities_are_ranked_by_raw_bounds(
     assert rows([tmp_path])[0].options == "model=vrnn_gauss", "other data: no space compares"
 
 
+def test_windows_of_other_lengths_have_no_best_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n, (window, model, bound) in enumerate(
+        [(10, "a", 30.0), (40, "a", 100.0), (10, "b", 20.0), (40, "b", 110.0)]
+    ):
+        figures = {"val/elbo": bound, "val/sequences": 400 // window, "val/steps": 400}
+        job(tmp_path / f"{n}_x", [f"data.window={window}", f"model={model}"], figures)
+    table = rows([tmp_path])
+    windows = [row.options.split()[0] for row in table]
+    assert windows == ["data.window=40"] * 2 + ["data.window=10"] * 2
+    assert [row.figures["val/elbo"][0] for row in table] == [110, 100, 30, 20]
+    show(table)
+    shown = capsys.readouterr().out
+    assert "best run" not in shown and "their bounds do not compare" in shown
+
+
 def test_the_table_is_written_in_three_ways(sweep: Path) -> None:
     table = rows([sweep])
     write(table, sweep)

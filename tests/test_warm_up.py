@@ -1,5 +1,7 @@
 """Warm-up of the KL's weight under the bounds of several particles."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -105,3 +107,50 @@ def test_the_bound_of_a_tempered_filter_is_one_of_the_kalman_likelihood(kl_weigh
     assert abs(difference) < 4 * error < 0.2
     difference, error = off(bounds.filtering_bound(particles))
     assert (abs(difference) > 10 * error) == (kl_weight < 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [1, 2])
+@pytest.mark.parametrize(
+    "objective",
+    [IWAE, FIVO, partial(FIVO, resampling="never"), partial(FIVO, resampling="systematic")],
+    ids=["iwae", "fivo", "fivo-never", "fivo-systematic"],
+)
+def test_carried_windows_of_a_warm_up_add_up_to_a_bound_of_the_kalman_likelihood(
+    objective, window
+):
+    """With particles that the windows go on from drawn by tempered weights, the sum is a nat above
+    the likelihood, since this posterior knows more of what follows than the model does."""
+    exact = StateSpace(x_dim=2, z_dim=1, h_dim=2)
+    gain, slope, offset, covariance = best_step_by_step(exact)
+    model = filtering(exact, gain, slope, offset + 0.3, np.diag(covariance) ** 0.5)
+    x, n = draw(exact, 6, seed=3), 200
+    log_p = exact.kalman(x[:, 0].numpy())
+    warmed = objective(64, kl_start=0.05, kl_steps=1000)
+    gaps = []
+    for seed in range(10):
+        generator, state, total = torch.Generator().manual_seed(seed), None, 0.0
+        for part in x.expand(-1, n, -1).split(window):
+            result = warmed(model, part, all_of(part), generator, 0, state)
+            total, state = total + result.bound / n, result.state
+        gaps.append(total - log_p)
+    gap, error = torch.stack(gaps).mean(), torch.stack(gaps).std() / 10**0.5
+    assert -0.2 < gap < -3 * error
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("how", ["multinomial", "systematic", "never"])
+@pytest.mark.parametrize("kl_weight", [1.0, 0.3])
+def test_the_bounds_of_a_tempered_filter_do_not_see_padding(model, how, kl_weight):
+    n, rows, padding = 5, 40, 3
+    x, mask = torch.randn(n + padding, rows, 3), torch.ones(n + padding, rows, dtype=torch.bool)
+    mask[n:] = False
+    noise, uniform = torch.randn(n + padding, K * rows, 2), torch.rand(n + padding, K, rows)
+
+    def filtered(steps):
+        given = x[:steps], mask[:steps], noise[:steps], uniform[:steps]
+        return particle_filter(model, *given, Resampling(how, 1.0), kl_weight=kl_weight)
+
+    whole, padded = filtered(n), filtered(n + padding)
+    for bound in (bounds.untempered_bound, bounds.filtering_bound):
+        torch.testing.assert_close(bound(padded), bound(whole), rtol=0, atol=1e-10)

@@ -121,10 +121,11 @@ def filtering_bound(particles: Particles) -> Tensor:
     r"""The particle filter's estimate of the log likelihood, in expectation a lower bound; without
     resampling the importance-weighted bound.
 
-    .. math:: \sum_r \log \frac{1}{K} \sum_k w_{t_r}^k
+    .. math:: \sum_r \log \frac{1}{K} \sum_k \prod_{t_{r-1} < t \le t_r} w_t^k
 
-    over the steps :math:`t_r` after which the weights were set back to one, the last one
-    included. Shapes: (T, K, B) -> nats per sequence (B,).
+    over the steps :math:`t_r` after which the particles were resampled, the last one included, and
+    with the weights :math:`w_t` of one step each, along the ancestors of particle k. Shapes:
+    (T, K, B) -> nats per sequence (B,).
 
     References:
         Filtering Variational Objectives (Maddison et al., 2017), https://arxiv.org/abs/1705.09279
@@ -135,25 +136,24 @@ def filtering_bound(particles: Particles) -> Tensor:
 def untempered_bound(particles: Particles) -> Tensor:
     r"""The same of a filter whose weights were tempered by beta: a bound again.
 
-    .. math:: \sum_{r < R} \log \frac{1}{K} \sum_k w_{t_r}^k + \log \frac{1}{K} \sum_k w_T^k
+    .. math:: \sum_{r < R} \log \frac{1}{K} \sum_k W_r^k + \log \frac{1}{K} \sum_k W_R^k
         \prod_{t \le T} \left[ \frac{p(z_t^k | \cdot)}{q(z_t^k | \cdot)} \right]^{1 - \beta}
 
-    where the product goes along the ancestors of particle k. Its exponential is unbiased, and
-    noisier the smaller beta is. Shapes: (T, K, B) -> nats per sequence (B,).
+    with the tempered weights :math:`W_r^k` gathered between two resamplings, and the last product
+    along the ancestors of particle k. Its exponential is unbiased, and noisier the smaller beta
+    is. Shapes: (T, K, B) -> nats per sequence (B,).
     """
-    gained, kl = evidence(particles)[:-1], torch.zeros_like(particles.kl[0])
-    for ancestors, kl_t in zip(particles.ancestors[:-1], particles.kl[:-1], strict=True):
-        kl = (kl + kl_t).gather(0, ancestors)
-    owed = (particles.kl_weight - 1) * (kl + particles.kl[-1])
-    return gained.sum(0) + log_mean_exp(particles.log_w[-1] + owed)
+    gained = evidence(particles)[:-1].sum(0)
+    return gained + log_mean_exp(particles.log_w[-1] + particles.owed)
 
 
 def resampling_score(particles: Particles) -> Tensor:
     r"""What makes the gradient of the filtering bound count the choice of ancestors too.
 
-    .. math:: \sum_r [\log \hat p - \log \hat p_{\le t_r}] \sum_k \log \bar w_{t_r}^{a_k}
+    .. math:: \sum_r [\log \hat p - \log \hat p_{\le t_r}] \sum_k \log \bar W_r^{a_k}
 
-    with the bracket, the evidence of later steps, held constant: its expectation is no figure of
+    with the weights gathered between two resamplings, their sum over particles made one, and the
+    bracket, the evidence of later steps, held constant: its expectation is no figure of
     interest, its gradient is the part that reparameterisation leaves out where the steps
     :math:`t_r` are given: with a threshold of 1 or 0. Of multinomial resampling only, whose
     ancestors are independent. Shapes: (T, K, B) -> (B,).

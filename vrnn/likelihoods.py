@@ -47,8 +47,9 @@ class Likelihood(nn.Module, ABC):
 
         Args:
             params: (*, P).
-            temperature: tau > 0; each factor of the density (weights, Gaussians, bits) is raised
-                to 1 / tau and normalised again: logits are divided by tau, variances multiplied.
+            temperature: tau > 0; logits are divided by it, variances multiplied. Weights, single
+                Gaussians and bits are raised to 1 / tau and normalised again so, each on its own;
+                a mixture of several components as a whole is not.
 
         Returns:
             A distribution with batch shape (*) and event shape (D,), in float32 or better.
@@ -59,7 +60,8 @@ class Likelihood(nn.Module, ABC):
         return torch.zeros(self.size)
 
     def draw(self, params: Tensor, temperature: float = 1.0) -> Tensor:
-        """Draws x_t, (*, P) -> (*, D); temperature 0 takes the mode."""
+        """Draws x_t, (*, P) -> (*, D); temperature 0 takes the distribution's `mode`, of a mixture
+        the mean of the component with the highest peak."""
         if temperature > 0:
             return self.sample(at_least_float32(params), temperature)
         return self(params).mode

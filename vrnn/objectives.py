@@ -173,7 +173,8 @@ class FIVO(Objective):
     """The filtering bound of a particle filter, `vrnn.bounds.filtering_bound`.
 
     While beta is below 1 the filter's weights are tempered by it, those that particles are chosen
-    by included.
+    by on the way included. The bound that is logged is untempered, and so is the choice of those
+    that a next window goes on from.
 
     Args:
         particles: K.

@@ -47,13 +47,14 @@ class Particles(NamedTuple):
     was resampled."""
     collected: Tensor
     """(T, B) bool, where the weights were turned into evidence and set back to one: at every
-    resampling, and after the last step."""
+    resampling before a sequence's last step, and after step T."""
     kl: Tensor
     """(T, K, B), log q(z_t | ...) - log p(z_t | ...), whose expectation is the KL of step t."""
     state: State
     """State after step T, K * B rows, particle-major, resampled."""
-    kl_weight: float
-    """beta."""
+    owed: Tensor
+    """(K, B), what the last log weights lack of untempered ones: the sum of (1 - beta)
+    (log p(z_t | ...) - log q(z_t | ...)) over the steps of particle k and of its ancestors."""
 
 
 def particle_filter(
@@ -68,6 +69,9 @@ def particle_filter(
 ) -> Particles:
     r"""Proposes z_t from the posterior, weighs it, and resamples where few particles carry the
     weight.
+
+    The weights may be tempered by beta < 1. The particles that a next window goes on from are
+    drawn after step T by the untempered ones, so that bounds of windows add up to one.
 
     .. math:: w_t^k = w_{t-1}^k \, p(x_t | z_{\le t}^k, x_{<t}) \left[ \frac{p(z_t^k | x_{<t},
         z_{<t}^k)}{q(z_t^k | \cdot)} \right]^\beta
@@ -96,7 +100,7 @@ def particle_filter(
     from_x, from_u = model.cell.prepare(*model.observe(x, mask, state))
     state = model.initial(K * B) if state is None else state
     own = torch.arange(K, device=x.device)[:, None].expand(K, B)
-    log_w = at_least_float32(x).new_zeros(K, B)
+    log_w = owed = at_least_float32(x).new_zeros(K, B)
     rows = []
     # Taken apart at once: the gradient of every [t] would be as large as the whole.
     for t, (from_x_t, from_u_t, noise_t) in enumerate(zip(from_x, from_u, noise, strict=True)):
@@ -108,23 +112,26 @@ def particle_filter(
         kl = kl - gaussian(*model.cell.prior(h)).log_prob(step.z)
         log_alpha = likelihood.log_prob(x[t].repeat(K, 1)) - kl_weight * kl
         log_w = log_w + torch.where(mask[t], log_alpha.unflatten(0, (K, B)), 0.0)
+        kl = torch.where(mask[t], kl.unflatten(0, (K, B)), 0.0)
+        owed = owed + (kl_weight - 1) * kl
 
         last = t == T - 1
-        few = effective_sample_size(log_w) < threshold * K
-        collected = few if how != "never" and not last else few.new_full((B,), last)
-        ancestors, state = own, step.state
+        ancestors, state, collected = own, step.state, mask.new_full((B,), last)
         # After the last step always: a window goes on from particles of equal weight, or no sum
         # over windows would be a bound.
-        if how != "never" or last:
-            drawn = draw_ancestors(log_w, uniform[t], how)
-            ancestors = torch.where(collected, drawn, own)
+        if last:
+            ancestors = draw_ancestors(log_w + owed, uniform[t], how)
+        elif how != "never":
+            # Not where a sequence ends: its last weights are the same however long the padding.
+            collected = (effective_sample_size(log_w) < threshold * K) & mask[t + 1]
+            ancestors = torch.where(collected, draw_ancestors(log_w, uniform[t], how), own)
+        if last or how != "never":
             state = take(state, ancestors)
-        rows.append(
-            (log_w, ancestors, collected, torch.where(mask[t], kl.unflatten(0, (K, B)), 0.0))
-        )
-        log_w = torch.where(collected, 0.0, log_w)
+        rows.append((log_w, ancestors, collected, kl))
+        if not last:
+            log_w, owed = torch.where(collected, 0.0, log_w), owed.gather(0, ancestors)
     log_ws, chosen, when, kls = (torch.stack(part) for part in zip(*rows, strict=True))
-    return Particles(log_ws, chosen, when, kls, state, kl_weight)
+    return Particles(log_ws, chosen, when, kls, state, owed)
 
 
 def check_resampling(resampling: Resampling) -> None:

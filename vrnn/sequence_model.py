@@ -191,8 +191,11 @@ class SequenceModel(nn.Module, ABC):
         """Generates `batch` sequences side by side, frame by frame and without end.
 
         The same cell as in training, with the prior in place of the posterior. A temperature tau
-        draws from the density raised to 1 / tau; 0 takes the mode. The weights have to stay as
-        they are until the last frame is drawn.
+        multiplies variances and divides logits. It makes of a Gaussian, of bits and of mu-law
+        levels the density raised to 1 / tau; of a mixture it does so to the weights and to each
+        component, not to the sum. 0 takes a Gaussian's mean, the likelier bit, the likeliest
+        level, of a mixture the mean of the component with the highest peak. The weights have to
+        stay as they are until the last frame is drawn.
 
         Args:
             batch: B.
@@ -313,4 +316,4 @@ def check_sizes(**sizes: int) -> None:
 def check_temperatures(*temperatures: float) -> None:
     for temperature in temperatures:
         if not 0 <= temperature < float("inf"):
-            raise ValueError(f"a temperature must be 0 (the mode) or above, not {temperature}")
+            raise ValueError(f"a temperature must be 0 (no noise) or above, not {temperature}")
