@@ -140,7 +140,9 @@ def score_split(
             x, mask, ids = (part.to(args.device) for part in (batch.x, batch.mask, batch.ids))
             for run, scores in enumerate(runs):
                 seed = args.seed + run
-                figures = score(module.model, x, mask, ids, particles, seed, bounds, resampling)
+                figures = score(
+                    module.model, x, mask, ids, particles, seed, bounds, resampling, args.split
+                )
                 scores.update(ids, mask.sum(0), figures)
     return [scores.compute() for scores in runs]
 

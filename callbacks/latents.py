@@ -45,9 +45,8 @@ class Latents(Callback):
     ) -> None:
         if batch_idx == 0:
             few = slice(self.sequences)
-            self.use = latent_use(
-                pl_module.model, batch.x[:, few], batch.mask[:, few], batch.ids[few]
-            )
+            x, mask, ids = batch.x[:, few], batch.mask[:, few], batch.ids[few]
+            self.use = latent_use(pl_module.model, x, mask, ids, split="val")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         use = self.use

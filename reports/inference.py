@@ -10,9 +10,9 @@ from torch.distributions import kl_divergence
 
 from datamodules.base import collate
 from vrnn.distributions import per_dimension
-from vrnn.evaluation import sequence_noise
 from vrnn.latent_model import LatentModel
 from vrnn.networks import State, top
+from vrnn.noise import sequence_noise
 from vrnn.sequence_model import SequenceModel
 
 __all__ = ["Inferred", "continued", "decoded", "drawn", "infer", "state_after"]
@@ -44,7 +44,7 @@ def infer(
     """Runs inference over raw sequences (T_i, D).
 
     Args:
-        ids: their numbers in their split, which fix their noise: with the seed of a run, KL and
+        ids: their numbers in the test split, which fix their noise: with the seed of a run, KL and
             latents are those behind its scores.
     """
     x, mask = padded(model, sequences)

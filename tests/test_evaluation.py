@@ -10,9 +10,10 @@ from torch.distributions import AffineTransform, Normal, TransformedDistribution
 
 from vrnn import RNN, VRNN, bounds, evaluation
 from vrnn.diagnostics import latent_use, overlap, sigma_range
-from vrnn.evaluation import score, sequence_noise
+from vrnn.evaluation import score
 from vrnn.likelihoods import GaussianMixture, PenMixture
 from vrnn.metrics import Scores
+from vrnn.noise import sequence_noise
 from vrnn.normaliser import Normaliser, convert
 from vrnn.objectives import ELBO
 
@@ -42,14 +43,14 @@ def column(i, x, mask, ids):
 
 def test_scores_are_their_definitions_draw_by_draw(latent_model, batch):
     K, seed = 5, 4
-    figures = score(latent_model, *batch, particles=K, seed=seed)
+    figures = score(latent_model, *batch, particles=K, seed=seed, split="val")
     for i in range(5):
         x, mask, ids = column(i, *batch)
         log_p, kl, log_w = [], [], []
         for draw in range(K):
-            rng = np.random.default_rng([seed, int(ids), draw])
-            noise = torch.from_numpy(rng.standard_normal((len(x), 1, 2), dtype=np.float32))
-            trace = latent_model.trace(x, noise=noise.double())
+            draws = range(draw, draw + 1)
+            noise = sequence_noise(ids, mask, 2, draws, seed, torch.float64, "val")
+            trace = latent_model.trace(x, noise=noise)
             q, p, z = trace.posterior, trace.prior, trace.z
             log_p.append(trace.likelihood.log_prob(x)[:, 0].detach().numpy())
             kl.append(torch.distributions.kl_divergence(q, p).sum().item())
@@ -95,24 +96,6 @@ def test_scores_depend_on_no_chunk_and_no_company(latent_model, batch, rows, mon
         torch.testing.assert_close(
             torch.cat([a[name] for a in alone]), value, rtol=1e-13, atol=1e-10
         )
-
-
-def test_noise_belongs_to_seed_sequence_and_draw(batch):
-    _, mask, ids = batch
-    noise = sequence_noise(ids, mask, 2, range(3), 0, torch.float64)
-    assert noise.shape == (7, 15, 2)
-    by_draw = noise.unflatten(1, (3, 5))
-    assert (by_draw.abs().sum(-1) > 0).equal(mask[:, None].expand(7, 3, 5)), "zero on padding"
-    first = by_draw[0].flatten(0, 1)
-    assert len(first.unique(dim=0)) == 15, "every draw of every sequence has its own"
-    later = sequence_noise(ids, mask, 2, range(1, 3), 0, torch.float64)
-    assert torch.equal(later.unflatten(1, (2, 5)), by_draw[:, 1:])
-    other = sequence_noise(ids, mask, 2, range(3), 1, torch.float64)
-    assert not (other[0] == noise[0]).any()
-    long = torch.ones(5000, 1, dtype=torch.bool)
-    values = sequence_noise(ids[:1], long, 2, range(2), 0, torch.float64)[:, :, 0]
-    assert values.mean().abs() < 0.05 and abs(values.std().item() - 1) < 0.05
-    assert torch.corrcoef(values.T)[0, 1].abs() < 0.07
 
 
 def test_without_latents_all_scores_are_the_likelihood(make_model, batch):

@@ -10,6 +10,7 @@ from vrnn.cell import VRNNCell
 from vrnn.graphs import STEPS
 from vrnn.likelihoods import GaussianMixture
 from vrnn.networks import GRU, LSTM, MLP, GaussianNet, StandardNormal
+from vrnn.noise import sequence_noise, sequence_uniform
 from vrnn.unroll import unroll_fast, unroll_persistent, unroll_plain, unroll_recorded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -87,3 +88,14 @@ def test_training_curves_of_engines_lie_on_each_other():
     assert losses["graph"][-1] < losses["graph"][0] - 5
     assert losses["graph"] == pytest.approx(losses["plain"], rel=1e-3)
     assert losses["persistent"] == pytest.approx(losses["plain"], rel=1e-3)
+
+
+def test_the_noise_of_scores_is_that_of_the_cpu():
+    ids, mask = torch.arange(50), torch.ones(101, 50, dtype=torch.bool)
+    ours, other = (
+        sequence_noise(ids, mask.to(device), 7, range(40), 3, torch.float32)
+        for device in ("cuda", "cpu")
+    )
+    torch.testing.assert_close(ours.cpu(), other, rtol=0, atol=1e-5)
+    ours, other = (sequence_uniform(ids.to(device), 101, 40, 3) for device in ("cuda", "cpu"))
+    assert ours.is_cuda and torch.equal(ours.cpu(), other)

@@ -42,7 +42,7 @@ def test_fivo_resamples_as_it_is_told(
 ) -> None:
     given: list[Any] = []
     score = evaluation.score
-    monkeypatch.setattr(evaluation, "score", lambda *args: given.append(args[-1]) or score(*args))
+    monkeypatch.setattr(evaluation, "score", lambda *args: given.append(args[7]) or score(*args))
     words = ["--resampling", "systematic", "--threshold", 0, "--limit", 1]
     command("evaluate.py", run, "--bounds", "fivo", "--k", 2, *words)
     assert (given[0].how, given[0].threshold) == ("systematic", 0.0)

@@ -2,14 +2,14 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from linear_gaussian import all_of
 
 from vrnn import DMM, RNN, SRNN, STORN, VRNN, bounds
-from vrnn.evaluation import score, sequence_noise
+from vrnn.evaluation import score
 from vrnn.likelihoods import PenMixture
+from vrnn.noise import sequence_noise, sequence_uniform
 from vrnn.objectives import ELBO, FIVO, IWAE
 from vrnn.particle_filter import (
     Particles,
@@ -209,8 +209,7 @@ def test_scores_are_the_filter_sequence_by_sequence(model, batch, rows, monkeypa
     for b, n in enumerate((6, 1, 4)):
         own = mask[:n, b : b + 1]
         noise = sequence_noise(ids[b : b + 1], own, 2, range(K), seed, x.dtype)
-        rng = np.random.default_rng([seed, int(ids[b]), K, 1])
-        uniform = torch.from_numpy(rng.random((n, K), np.float32))[..., None]
+        uniform = sequence_uniform(ids[b : b + 1], n, K, seed)
         alone = particle_filter(model, x[:n, b : b + 1], own, noise, uniform)
         torch.testing.assert_close(together["fivo"][b], bounds.filtering_bound(alone)[0])
 
@@ -239,7 +238,7 @@ def test_impossible_options_are_refused(make_model, batch):
 
 def test_more_particles_than_memory_holds_are_refused(model, batch, monkeypatch):
     x, mask = batch
-    monkeypatch.setattr("vrnn.memory.free_memory", lambda: 6 * 4 * 12 * 500)
+    monkeypatch.setattr("vrnn.memory.free_memory", lambda: 6 * 4 * (2 + 15) * 500)
     score(model, x, mask, torch.arange(3), 500, bounds=["fivo"])
     with pytest.raises(ValueError, match=r"1,000 particles over 6 steps.* 500 would fit"):
         score(model, x, mask, torch.arange(3), 1000, bounds=["fivo"])

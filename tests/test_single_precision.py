@@ -7,7 +7,8 @@ import torch
 
 from vrnn import VRNN
 from vrnn.bounds import elbo_terms, log_weights
-from vrnn.evaluation import BOUNDS, score, sequence_noise
+from vrnn.evaluation import BOUNDS, score
+from vrnn.noise import sequence_noise
 
 
 @torch.no_grad()

@@ -91,7 +91,8 @@ def test_the_best_checkpoint_is_not_the_last_and_scores_best(spoiled: Path) -> N
     data, _ = build(configure(spoiled, "trainer.max_epochs=3", "optim.lr=0.01"))
     batch = next(iter(data.val_dataloader()))
     with torch.no_grad():
-        scores = [score(m.model, batch.x, batch.mask, batch.ids)["elbo"] for m in (best, last)]
+        inputs = batch.x, batch.mask, batch.ids
+        scores = [score(m.model, *inputs, split="val")["elbo"] for m in (best, last)]
     assert scores[0].mean().item() == pytest.approx(curve[1], rel=1e-6)
     assert scores[1].mean().item() == pytest.approx(curve[2], rel=1e-6)
 
@@ -315,7 +316,7 @@ def test_validation_resamples_as_training_does(tmp_path: Path) -> None:
             p.mul_(3)
         for batch in data.val_dataloader():
             module.validation_step(batch, 0)
-            module.score(batch, module.test_scores, 3, {"iwae"})
+            module.score(batch, "val", module.test_scores, 3, {"iwae"})
     module.on_validation_epoch_end()
     module.on_test_epoch_end()
     assert module.figures["val/fivo"] == pytest.approx(module.figures["test/iwae"], rel=1e-6)

@@ -8,8 +8,8 @@ from torch.distributions import Normal, kl_divergence
 
 from vrnn.bounds import masked
 from vrnn.distributions import per_dimension
-from vrnn.evaluation import sequence_noise, sequence_uniform
 from vrnn.latent_model import LatentModel
+from vrnn.noise import sequence_noise, sequence_uniform
 from vrnn.particle_filter import effective_sample_size, particle_filter
 from vrnn.sequence_model import SequenceModel
 
@@ -42,6 +42,7 @@ def latent_use(
     ids: Tensor,
     seed: int = 0,
     particles: int = 8,
+    split: str = "test",
 ) -> LatentUse | None:
     """Measures the use of the latents on a batch; None for a model without any.
 
@@ -50,18 +51,19 @@ def latent_use(
         mask: (T, B).
         ids: (B,), the sequences' numbers in their split, which fix their noise.
         particles: K of the particle filter.
+        split: "train", "val" or "test", likewise.
 
     References:
         Importance Weighted Autoencoders (Burda et al., 2016), for active units,
         https://arxiv.org/abs/1509.00519
     """
-    noise = sequence_noise(ids, mask, model.z_dim, range(particles), seed, x.dtype)
+    noise = sequence_noise(ids, mask, model.z_dim, range(particles), seed, x.dtype, split)
     trace = model.trace(x, mask, noise=noise[:, : len(ids)])
     if trace.posterior is None or trace.prior is None or not isinstance(model, LatentModel):
         return None
     q, p = per_dimension(trace.posterior), per_dimension(trace.prior)
     kl = kl_divergence(q, p)
-    uniform = sequence_uniform(ids, len(x), particles, seed)
+    uniform = sequence_uniform(ids, len(x), particles, seed, split)
     share = effective_sample_size(particle_filter(model, x, mask, noise, uniform).log_w)
     return LatentUse(
         kl=kl[mask].mean(0),

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +15,12 @@ from vrnn.bounds import (
 )
 from vrnn.latent_model import LatentModel
 from vrnn.memory import check_memory
+from vrnn.noise import sequence_noise, sequence_uniform
 from vrnn.particle_filter import USUAL, Resampling, particle_filter
 from vrnn.segments import by_segments
 from vrnn.sequence_model import SequenceModel, Trace
 
-__all__ = ["BOUNDS", "DENSITIES", "score", "sequence_noise", "sequence_uniform"]
+__all__ = ["BOUNDS", "DENSITIES", "score"]
 
 BOUNDS = {
     "elbo": ("elbo", "log_likelihood", "kl"),
@@ -44,35 +44,6 @@ FILTER_ROWS = 2048
 """Likewise in the particle filter, which keeps one step at a time."""
 
 
-def sequence_noise(
-    ids: Tensor, mask: Tensor, z_dim: int, draws: range, seed: int, dtype: torch.dtype
-) -> Tensor:
-    """Draws the noise behind z for each sequence from (seed, number of the sequence, number of
-    the draw).
-
-    Shapes: ids (B,), mask (T, B) -> (T, K * B, Z), particle-major, zero on padding.
-    """
-    steps = mask.sum(0).tolist()
-    noise = torch.zeros(mask.shape[0], len(draws) * len(steps), z_dim, dtype=dtype)
-    keys = [(draw, int(i), n) for draw in draws for i, n in zip(ids.tolist(), steps, strict=True)]
-    for column, (draw, i, n) in enumerate(keys):
-        rng = np.random.default_rng([seed, i, draw])
-        noise[:n, column] = torch.from_numpy(rng.standard_normal((n, z_dim), dtype=np.float32))
-    return noise.to(mask.device)
-
-
-def sequence_uniform(ids: Tensor, steps: int, particles: int, seed: int) -> Tensor:
-    """Draws what chooses the ancestors of each sequence from (seed, number of the sequence, K).
-
-    Shapes: ids (B,) -> (T, K, B) in [0, 1).
-    """
-    columns = [
-        np.random.default_rng([seed, int(i), particles, 1]).random((steps, particles), np.float32)
-        for i in ids.tolist()
-    ]
-    return torch.from_numpy(np.stack(columns, axis=2)).to(ids.device)
-
-
 def score(
     model: SequenceModel,
     x: Tensor,
@@ -82,18 +53,20 @@ def score(
     seed: int = 0,
     bounds: Collection[str] = ("elbo", "iwae", "paper"),
     resampling: Resampling = USUAL,
+    split: str = "test",
 ) -> dict[str, Tensor]:
     """Computes bounds of each sequence.
 
     Args:
         x: standardised frames, (T, B, D).
         mask: (T, B).
-        ids: (B,), the sequences' numbers in their split, which fix their noise.
+        ids: (B,), the sequences' numbers in their split, which fix their noise (`vrnn.noise`).
         particles: K, draws of the whole latent trajectory; one is enough for a model without
             latents.
         bounds: keys of `BOUNDS`; for a model without latents they are all the same, and "elbo"
             always among them, but it has no "open_loop".
         resampling: of the particle filter behind "fivo".
+        split: "train", "val" or "test"; the same number has other noise in another split.
 
     Returns:
         Nats per sequence, each (B,), float64: "elbo", "log_likelihood" and "kl" as means over the
@@ -102,7 +75,8 @@ def score(
         model left to itself.
 
     Raises:
-        ValueError: if the particles of a single sequence need more memory than there is.
+        ValueError: as of `sequence_noise`, or if the particles of a single sequence need more
+            memory than there is.
         FloatingPointError: if all weights of a sequence underflow or are undefined.
     """
     if not isinstance(model, LatentModel):
@@ -114,11 +88,11 @@ def score(
         return figures | {"kl": torch.zeros_like(exact)}
     figures = {}
     if {"elbo", "iwae", "paper"} & set(bounds):
-        figures |= trajectories(model, x, mask, ids, particles, seed, bounds)
+        figures |= trajectories(model, x, mask, ids, particles, seed, bounds, split)
     if "fivo" in bounds:
-        figures["fivo"] = filtered(model, x, mask, ids, particles, seed, resampling)
+        figures["fivo"] = filtered(model, x, mask, ids, particles, seed, resampling, split)
     if "open_loop" in bounds:
-        noise = sequence_noise(ids, mask, model.z_dim, range(1), seed, x.dtype)
+        noise = sequence_noise(ids, mask, model.z_dim, range(1), seed, x.dtype, split)
         log_likelihood, kl = elbo_terms(model.open_loop(x, mask, noise), x, mask)
         figures["open_loop"] = (log_likelihood - kl).double().sum(0)
     return figures
@@ -132,6 +106,7 @@ def filtered(
     particles: int,
     seed: int,
     resampling: Resampling,
+    split: str,
 ) -> Tensor:
     """The filtering bound of each sequence, (B,), float64."""
     check_memory(len(x), particles, model.z_dim)
@@ -139,8 +114,9 @@ def filtered(
     for part in chunks(len(ids), FILTER_ROWS // particles):
         columns = slice(part.start, part.stop)
         own = mask[:, columns]
-        uniform = sequence_uniform(ids[columns], len(x), particles, seed)
-        noise = sequence_noise(ids[columns], own, model.z_dim, range(particles), seed, x.dtype)
+        uniform = sequence_uniform(ids[columns], len(x), particles, seed, split)
+        draws = range(particles)
+        noise = sequence_noise(ids[columns], own, model.z_dim, draws, seed, x.dtype, split)
         filtered = particle_filter(model, x[:, columns], own, noise, uniform, resampling)
         check_weights(filtered.log_w, ids[columns])
         scores.append(filtering_bound(filtered._replace(log_w=filtered.log_w.double())))
@@ -155,6 +131,7 @@ def trajectories(
     particles: int,
     seed: int,
     bounds: Collection[str],
+    split: str,
 ) -> dict[str, Tensor]:
     """The bounds that need K independent trajectories, each (B,), float64."""
 
@@ -167,7 +144,7 @@ def trajectories(
     terms, log_w = [], []
     for draws in chunks(particles, ROWS // len(ids)):
         k = len(draws)
-        noise = sequence_noise(ids, mask, model.z_dim, draws, seed, x.dtype)
+        noise = sequence_noise(ids, mask, model.z_dim, draws, seed, x.dtype, split)
         parts, _ = by_segments(terms_of, model, x, mask, noise, SEGMENT)
         terms.append(torch.stack([sums(part, k) for part in parts[:2]]))
         if weighted:

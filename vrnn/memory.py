@@ -70,9 +70,9 @@ def memory_told(
 
 
 def check_memory(steps: int, particles: int, z_dim: int) -> None:
-    """Refuses more particles of one sequence than memory holds: of each step their noise, twice
-    while it is drawn, and what the filter remembers."""
-    needed = 4 * steps * particles * (2 * z_dim + 8)
+    """Refuses more particles of one sequence than memory holds: of each step their noise, and
+    what the filter remembers, as measured."""
+    needed = 4 * steps * particles * (z_dim + 15)
     if needed > (free := free_memory()):
         raise ValueError(
             f"{particles:,} particles over {steps:,} steps need {needed / 2**30:,.1f} GiB, but "

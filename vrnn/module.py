@@ -133,7 +133,8 @@ class VRNNModule(LightningModule):
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         # The objective's own bound chooses the best weights, beside the ELBO.
-        self.score(batch, self.val_scores, self.objective.particles, {"elbo", self.objective.name})
+        bounds = {"elbo", self.objective.name}
+        self.score(batch, "val", self.val_scores, self.objective.particles, bounds)
 
     def on_validation_epoch_end(self) -> None:
         self.report("val", self.val_scores)
@@ -142,16 +143,16 @@ class VRNNModule(LightningModule):
         bounds = {"elbo", self.objective.name} | (
             {"iwae", "paper"} if self.particles > 1 else set()
         )
-        self.score(batch, self.test_scores, self.particles, bounds)
+        self.score(batch, "test", self.test_scores, self.particles, bounds)
 
     def on_test_epoch_end(self) -> None:
         self.report("test", self.test_scores)
 
     def score(
-        self, batch: SequenceBatch, scores: Scores, particles: int, bounds: set[str]
+        self, batch: SequenceBatch, split: str, scores: Scores, particles: int, bounds: set[str]
     ) -> None:
         x, mask, ids, resampling = batch.x, batch.mask, batch.ids, self.objective.resampling
-        figures = score(self.model, x, mask, ids, particles, self.seed, bounds, resampling)
+        figures = score(self.model, x, mask, ids, particles, self.seed, bounds, resampling, split)
         scores.update(batch.ids, batch.mask.sum(0), figures)
 
     def report(self, split: str, scores: Scores) -> None:
