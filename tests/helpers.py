@@ -1,8 +1,10 @@
 """Small runs, as a user would configure them."""
 
+import copy
 import logging
 import re
 import runpy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +52,17 @@ def configure(
     """Composes a configuration and makes its model small; `lines` few, where the data has them."""
     few = LINES + ["data.max_steps=40"] if lines else []
     none = [] if pictures else ["callbacks.pictures=null", "callbacks.latents=null"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [*QUIET, *few, *none, f"output_dir={folder}", *overrides])
+    cfg = copy.deepcopy(composed(*QUIET, *few, *none, *overrides))
+    cfg.output_dir = str(folder)
     return shrink(cfg)
+
+
+@lru_cache(maxsize=32)
+def composed(*overrides: str) -> DictConfig:
+    """Many tests ask for the same run in a folder of their own, and composing takes as long as
+    training it for an update."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))
 
 
 def shrink(cfg: DictConfig) -> DictConfig:
@@ -74,6 +84,13 @@ def build(cfg: DictConfig) -> tuple[SequenceData, VRNNModule]:
     """The data and the module of a run, before its first update."""
     _, data, module = train.build(cfg)
     return data, module
+
+
+def run_unseen(cfg: DictConfig) -> dict[str, float]:
+    """Trains, and does not draw at the end what no one looks at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("callbacks.samples.write_samples", lambda *_, **__: [])
+        return train.run(cfg)
 
 
 def trainer(folder: Path, *callbacks: Callback, **options: Any) -> Trainer:

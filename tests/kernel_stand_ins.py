@@ -16,10 +16,11 @@ from vrnn import kernel
 
 
 def interpret(monkeypatch):
-    """Has Triton's interpreter run what the kernel calls."""
+    """Has Triton's interpreter run what the kernel calls, in the language `launch` patches."""
     for name, function in list(vars(kernel).items()):
         if isinstance(function, JITFunction) and name != "walk":
-            monkeypatch.setattr(kernel, name, interpreter.InterpretedFunction(function.fn))
+            called = interpreter.InterpretedFunction(function.fn).rewrite()
+            monkeypatch.setattr(kernel, name, called)
 
 
 class Interpreted:

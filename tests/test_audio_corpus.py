@@ -99,7 +99,8 @@ def test_a_damaged_shard_is_read_again(tmp_path: Path, small_shards: None) -> No
 def test_after_a_kill_finished_shards_are_kept(tmp_path: Path, small_shards: None) -> None:
     names, cache, log = corpus(tmp_path / "in"), tmp_path / "cache", tmp_path / "log"
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=read_slowly, args=(tmp_path / "in", names, cache, log))
+    arguments = (tmp_path / "in", names, cache, log, names[13])
+    process = context.Process(target=read_slowly, args=arguments)
     process.start()
     while len(log.read_text().split() if log.exists() else []) < 13:
         assert process.is_alive()
@@ -127,7 +128,7 @@ def test_two_runs_that_read_at_once_share_the_work(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0, 0]
     logs = [tmp_path / f"log{i}" for i in range(2)]
     read = [name for log in logs if log.exists() for name in log.read_text().split()]

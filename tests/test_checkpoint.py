@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import configure
+from helpers import configure, run_unseen
 
 import train
 import vrnn
@@ -19,7 +19,7 @@ ROOT = Path(train.__file__).parent
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train.run(configure(folder, "trainer.max_epochs=1", "untrained=false", "test=false"))
+    run_unseen(configure(folder, "trainer.max_epochs=1", "untrained=false", "test=false"))
     return folder
 
 

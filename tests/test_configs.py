@@ -1,6 +1,5 @@
 import csv
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -271,17 +270,15 @@ def test_every_choice_reaches_the_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", [["--cfg", "job"], ["--help"], ["model=foo"]])
 def test_the_configuration_is_shown_without_loading_torch(option: list[str]) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     shown = subprocess.run(
         [sys.executable, "-X", "importtime", "train.py", *option],
         cwd=CONF.parent,
         capture_output=True,
         text=True,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
     assert "hydra" in imported
     assert not imported & {"torch", "lightning", "wandb", "matplotlib", "numpy", "datamodules"}
     if option == ["--cfg", "job"]:
         assert "vrnn.VRNN" in shown.stdout
-        assert after.ru_utime - before.ru_utime < 2, "CPU seconds, a third of which is expected"
+    assert len(imported) < 500, "modules, two thirds of which are expected"

@@ -108,7 +108,8 @@ def test_a_training_draws_what_it_left_out_from_its_own_seed(tmp_path):
 
 
 def test_what_a_run_draws_at_its_end_is_what_its_weights_draw_later(tmp_path):
-    cfg = configure(tmp_path, "model.dropout=0.5", "callbacks.checkpoint=null", "untrained=false")
+    few = ["callbacks.checkpoint=null", "untrained=false", "trainer.max_epochs=1"]
+    cfg = configure(tmp_path, "model.dropout=0.5", *few)
     train.run(cfg)
     drawn = np.load(tmp_path / "samples" / "generated.npz")["x"]
     again = generate_raw(load_module(tmp_path), n=len(drawn), seed=cfg.seed)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Command, configure, plain
+from helpers import Command, configure, plain, run_unseen
 
 import train
 from callbacks.checks import check_folder, check_types
@@ -19,7 +19,7 @@ SMALL += ["data.val_lines=1", "data.test_lines=1", "model=rnn_gauss", "model.hid
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     few = ["untrained=false", "test=false", "model=rnn_gauss", "data.lines=4"]
-    train.run(configure(folder, "trainer.max_epochs=1", *few))
+    run_unseen(configure(folder, "trainer.max_epochs=1", *few))
     return folder
 
 

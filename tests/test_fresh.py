@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import Command, configure
+from helpers import Command, configure, run_unseen
 
-import train
 from callbacks.fresh import check_fresh
 from callbacks.tracking import csv_logger
 
@@ -42,9 +41,9 @@ def test_a_run_is_not_trained_over(tmp_path: Path, command: Command) -> None:
 
 def test_a_folder_stands_for_its_last_checkpoint(tmp_path: Path) -> None:
     few = ["model=rnn_gauss", "untrained=false", "test=false"]
-    train.run(configure(tmp_path / "run", *few, "trainer.max_epochs=1"))
+    run_unseen(configure(tmp_path / "run", *few, "trainer.max_epochs=1"))
     more = [*few, "trainer.max_epochs=2", f"ckpt={tmp_path / 'run'}"]
-    assert train.run(configure(tmp_path / "more", *more))["epochs"] == 2
+    assert run_unseen(configure(tmp_path / "more", *more))["epochs"] == 2
 
 
 def test_a_checkpoint_of_the_folder_goes_on_in_it(tmp_path: Path) -> None:

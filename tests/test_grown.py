@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audio_tree import write_all
-from helpers import Command, configure
+from helpers import Command, configure, run_unseen
 from small_corpora import sequences, write_arrays
 
-import train
 from datamodules.splits import read_splits
 
 OPTIONS = ["data=npz_folder", "model=rnn_gauss", "untrained=false", "test=false"]
@@ -18,7 +17,7 @@ OPTIONS = ["data=npz_folder", "model=rnn_gauss", "untrained=false", "test=false"
 
 def resume(root: Path, run: Path, *options: str) -> None:
     last = [f"data.root={root}", "trainer.max_epochs=2", "ckpt=last"]
-    train.run(configure(run, *OPTIONS, *last, *options, lines=False))
+    run_unseen(configure(run, *OPTIONS, *last, *options, lines=False))
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def run(root: Path, tmp_path: Path) -> Path:
     """Trained before the folder grew."""
     folder = tmp_path / "run"
     options = [f"data.root={root}", "trainer.max_epochs=1"]
-    train.run(configure(folder, *OPTIONS, *options, lines=False))
+    run_unseen(configure(folder, *OPTIONS, *options, lines=False))
     for i, x in enumerate(sequences(10, 2, seed=1)):
         np.save(root / f"new{i}.npy", x)
     return folder
@@ -88,7 +87,7 @@ def test_sounds_are_given_the_splits_of_the_run(
     write_all(sounds, [f"{i}.wav" for i in range(12)])
     options = ["data=audio_folder", f"data.root={sounds}", "data.processes=1", "x.dim=50"]
     options += ["model=rnn_gauss", "trainer.max_epochs=1", "untrained=false", "test=false"]
-    train.run(configure(run, *options, lines=False))
+    run_unseen(configure(run, *options, lines=False))
     write_all(sounds, [f"{i}-new.wav" for i in range(8)])
     command("evaluate.py", run)
     assert f"for the run's own, give data.lists={run}/splits.csv" in caplog.text

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Command, configure
+from helpers import Command, configure, run_unseen
 
-import train
 from callbacks.samples import generate_raw
 from datamodules.loading import load_data
 from vrnn import evaluation
@@ -18,7 +17,7 @@ from vrnn.checkpoint import load_module
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train.run(configure(folder, "trainer.max_epochs=1", "untrained=false"))
+    run_unseen(configure(folder, "trainer.max_epochs=1", "untrained=false"))
     return folder
 
 

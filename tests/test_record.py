@@ -9,9 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import CONF, configure, plain
+from helpers import CONF, configure, plain, run_unseen
 
-import train
 from callbacks.record import fingerprint, finished, flat, record
 from datamodules.ragged import Ragged
 
@@ -24,7 +23,7 @@ SMALL += ["trainer.max_epochs=1", "data.max_steps=30", "callbacks.pictures=null"
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     few = ["trainer.max_epochs=1", "untrained=false", "test=false", "model=rnn_gauss", "seed=5"]
-    train.run(configure(folder, *few))
+    run_unseen(configure(folder, *few))
     return folder
 
 
