@@ -61,7 +61,9 @@ def main() -> None:
     args = parser.parse_intermixed_args()
 
     from callbacks.errors import readable_errors
+    from callbacks.threads import wait_briefly
 
+    wait_briefly()  # before torch is imported
     with readable_errors():
         evaluate(args)
 

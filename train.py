@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.errors import ConfigCompositionException
 
+from callbacks.threads import wait_briefly
+
 # Only light imports here: --cfg, --help and tab completion start this file, too.
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -289,6 +291,7 @@ def best_checkpoint(trainer: "Trainer") -> str | None:
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: "DictConfig") -> float:
+    wait_briefly()  # before torch is imported
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf

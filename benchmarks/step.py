@@ -1,6 +1,6 @@
 """How long one training step takes, beside what else could take it.
 
-    python -m benchmarks.step [--json FILE] [--quick]
+    python -m benchmarks.step [--json FILE] [--quick] [--busy]
 
 A step is the trace, the ELBO and its gradient, float32, two-layer MLPs unless said otherwise:
   ours   the fast engine
@@ -11,8 +11,9 @@ A step is the trace, the ELBO and its gradient, float32, two-layer MLPs unless s
   lstm   torch.nn.LSTM of the same width, forwards and backwards: the recurrence alone
   limit  the multiply-adds of the step at the best rate of a large matrix product in this run
   mm     the same at the rate of torch.mm; the best may be that of oneDNN
-Repetitions are interleaved, so that whatever else runs on the machine slows all alike. Where there
-is a GPU it is used, at the paper's sizes, with TF32 products in torch as in JAX.
+Repetitions are interleaved, so that whatever else runs on the machine slows all alike. With --busy
+every other one is beside two busy processes, as on a machine that others use. Where there is a GPU
+it is used, at the paper's sizes, with TF32 products in torch as in JAX.
 """
 
 import statistics
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from benchmarks.common import DEVICE, benchmark, widths
+from benchmarks.common import DEVICE, benchmark, busy_processes, widths
 from vrnn import VRNN, native
 from vrnn.bounds import elbo
 from vrnn.likelihoods import GaussianMixture
@@ -171,8 +172,12 @@ def jax_step(model: VRNN, size: Size, x: torch.Tensor, noise: torch.Tensor) -> C
     return step
 
 
-def measure(size: Size, repetitions: int) -> dict[str, float | None]:
-    """Returns the median seconds of each contender."""
+Seconds = dict[str, float | None]
+"""Of each contender the median, or None where it is not installed."""
+
+
+def measure(size: Size, repetitions: int, busy: bool = False) -> dict[str, Seconds]:
+    """Returns the seconds on the machine as it is and, if asked for, beside two busy processes."""
     ours = build(size, "fast")
     x = torch.randn(size.steps, size.batch, size.x, device=DEVICE)
     noise = torch.randn(size.steps, size.batch, size.z, device=DEVICE)
@@ -204,17 +209,30 @@ def measure(size: Size, repetitions: int) -> dict[str, float | None]:
     for name in contenders.keys() & {"kernel", "plain", "jax"}:
         assert abs(contenders[name]() - loss) < precision * abs(loss), f"{name} has another loss"
 
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repetitions):
-        for name, step in contenders.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    found = {name: statistics.median(values) for name, values in seconds.items()}
+    states = ["seconds", "busy"] if busy else ["seconds"]
+    seconds: dict[str, dict[str, list[float]]] = {
+        state: {name: [] for name in contenders} for state in states
+    }
+    with busy_processes(2 if busy else 0) as run_others:
+        for _ in range(repetitions):
+            for state in states:
+                run_others(state == "busy")
+                for name, step in contenders.items():
+                    start = time.perf_counter()
+                    step()
+                    seconds[state][name].append(time.perf_counter() - start)
 
     # Forwards each weight matrix meets each of the T * B rows once, and twice backwards.
     matrices = sum(p.numel() for p in ours.parameters() if p.ndim == 2)
     multiplications = 3 * matrices * size.steps * size.batch / len(square) ** 3
+    return {state: medians(values, multiplications) for state, values in seconds.items()}
+
+
+def medians(seconds: dict[str, list[float]], multiplications: float) -> Seconds:
+    """Args:
+    multiplications: of a step, as a multiple of those of a product that was measured.
+    """
+    found = {name: statistics.median(values) for name, values in seconds.items()}
     products = found.keys() & {"mm", "onednn"}
     found |= {name: found[name] * multiplications for name in products}
     found["limit"] = min(found[name] for name in products)
@@ -223,24 +241,27 @@ def measure(size: Size, repetitions: int) -> dict[str, float | None]:
     return {name: found.get(name) for name in shown}
 
 
-def report(size: Size, seconds: dict[str, float | None]) -> None:
+def report(size: Size, figures: dict[str, Seconds]) -> None:
     print("  ".join(f"{key} {value}" for key, value in size._asdict().items()))
-    ours = seconds["ours"] or 0.0
-    for name, value in seconds.items():
-        cells = "not installed" if value is None else f"{value:9.3f} s {value / ours:7.2f} x ours"
-        print(f"  {name:8} {cells}", flush=True)
+    for state, seconds in figures.items():
+        if state == "busy":
+            print(" beside two busy processes")
+        ours = seconds["ours"] or 0.0
+        for name, value in seconds.items():
+            cells = f"{value:9.3f} s {value / ours:7.2f} x ours" if value else "not installed"
+            print(f"  {name:8} {cells}", flush=True)
 
 
-def rows(quick: bool) -> Iterator[dict[str, Any]]:
+def rows(quick: bool, busy: bool = False) -> Iterator[dict[str, Any]]:
     torch.set_float32_matmul_precision("highest" if DEVICE.type == "cpu" else "high")
     for size in QUICK if quick else SIZES if DEVICE.type == "cpu" else [*PAPER, *SIZES]:
-        seconds = measure(size, repetitions=3 if quick else 5)
-        report(size, seconds)
-        yield {"size": size._asdict(), "seconds": seconds}
+        figures = measure(size, repetitions=3 if quick else 5, busy=busy)
+        report(size, figures)
+        yield {"size": size._asdict(), **figures}
 
 
 def main() -> None:
-    benchmark(__doc__, rows)
+    benchmark(__doc__, rows, busy="every other time beside two busy processes")
 
 
 if __name__ == "__main__":

@@ -2,21 +2,63 @@
 
 import importlib
 import json
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from benchmarks.common import busy_processes
 
-def figures(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+
+def figures(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> dict:
     """Without JAX, whose threads would be left in this process."""
     file = tmp_path / "figures.json"
     monkeypatch.setitem(sys.modules, "jax", None)
     for module in ("benchmarks.step", f"benchmarks.{name}"):
         monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setattr("sys.argv", [name, "--quick", "--json", str(file)])
+    monkeypatch.setattr("sys.argv", [name, "--quick", "--json", str(file), *flags])
     importlib.import_module(f"benchmarks.{name}").main()
     return json.loads(file.read_text())
+
+
+def test_a_step_is_timed_beside_busy_processes_too(tmp_path, monkeypatch, capsys):
+    (row,) = figures("step", tmp_path, monkeypatch, "--busy")["rows"]
+    idle, busy = row["seconds"], row["busy"]
+    assert idle.keys() == busy.keys() >= {"ours", "plain", "jax", "lstm", "limit", "mm"}
+    assert all(value > 0 for name, value in (idle | busy).items() if name != "jax")
+    assert "beside two busy processes" in capsys.readouterr().out
+    (row,) = figures("step", tmp_path, monkeypatch)["rows"]
+    assert "busy" not in row
+
+
+def test_busy_processes_work_when_they_are_told_and_end():
+    with busy_processes(1) as run:
+        before = time_of_children()
+        run(True)
+        while time_of_children() < before + 5:
+            time.sleep(0.01)
+        run(False)
+        while "T" not in states_of_children():
+            time.sleep(0.01)
+    assert not states_of_children()
+
+
+def children() -> list[list[str]]:
+    """Of the processes that this one started what /proc says of them, from their state on."""
+    files = Path("/proc").glob("[0-9]*/stat")
+    lines = (file.read_text().rsplit(")", 1)[1].split() for file in files if file.exists())
+    return [line for line in lines if line[1] == str(os.getpid())]
+
+
+def time_of_children() -> int:
+    """In ticks."""
+    return sum(int(line[11]) for line in children())
+
+
+def states_of_children() -> list[str]:
+    return [line[0] for line in children()]
 
 
 def test_generation(tmp_path, monkeypatch, capsys):

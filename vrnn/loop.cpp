@@ -7,6 +7,8 @@
 #include <omp.h>
 #endif
 
+#include <exception>
+#include <string>
 #include <vector>
 
 namespace {
@@ -172,6 +174,21 @@ void backward(const Operation<S>& op, const Packed<W>* weight, int64_t t, const 
 // The threads share the rows, and never wait for each other, unless the weights are so many that
 // each of them had better read only its part of them.
 constexpr int64_t SHARED_BYTES = 4 << 20;
+// Multiply-adds, some 50 microseconds: with less to do than this, a thread is not worth waking.
+constexpr int64_t WORTHWHILE = 1 << 20;
+
+// Of the exception that is being handled. The text in oneDNN's own may be gone by now.
+std::string what_happened() {
+  try {
+    throw;
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  } catch (const std::bad_alloc&) {
+    return "memory is full";
+  } catch (...) {
+    return "oneDNN refuses a product";
+  }
+}
 
 template <class S, class W>
 struct Program {
@@ -179,8 +196,9 @@ struct Program {
   const int64_t rows;
   const bool back;
   std::vector<std::unique_ptr<Packed<W>>> packed;
-  int64_t bytes = 0;
+  int64_t weights = 0;
   bool filled = false;
+  std::string failure;
 
   Program(const Operation<S>* first, int64_t count, int64_t rows, bool back)
       : ops(first, first + count), rows(rows), back(back), packed(count) {
@@ -189,65 +207,101 @@ struct Program {
         const auto& [x, y, _] = ops[k].slots;
         packed[k] = std::make_unique<Packed<W>>(back ? x.width : y.width,
                                                 back ? y.width : x.width, rows);
-        bytes += x.width * y.width * sizeof(W);
+        weights += x.width * y.width;
       }
   }
 
-  // With the weights as they are at the first call.
-  void run(int64_t steps, int64_t threads) {
-    const int64_t count = ops.size();
-    const bool by_columns = bytes > SHARED_BYTES;
-    if (!by_columns) threads = std::clamp<int64_t>(rows / ROWS, 1, threads);
-
-#pragma omp parallel num_threads(threads)
+  // With the weights as they are at the first call. Returns what went wrong, or null.
+  const char* run(int64_t steps, int64_t threads) {
+    const bool by_columns = weights * int64_t(sizeof(W)) > SHARED_BYTES;
+    threads = std::min(threads, steps * rows * weights / WORTHWHILE);
+    if (!by_columns) threads = std::min(threads, rows / ROWS);
+    Meeting meeting;
+    failure.clear();
+#pragma omp parallel num_threads(std::max<int64_t>(threads, 1))
     {
       int64_t thread = 0, team = 1;
 #ifdef _OPENMP
       thread = omp_get_thread_num(), team = omp_get_num_threads();
 #endif
-      if (!filled) {
-        for (int64_t k = 0; k < count; k++)
-          if (packed[k]) {
-            const auto& op = ops[k];
-            for (int64_t p = thread; p < packed[k]->panels(); p += team)
-              packed[k]->fill(p, op.weight, back ? op.weight_column : op.weight_row,
-                              back ? op.weight_row : op.weight_column);
-          }
-#pragma omp barrier
+      try {  // No exception may leave a thread.
+        const Tiles<W> tiles;
+        share(steps, by_columns, thread, team, meeting);
+      } catch (const Left&) {
+      } catch (...) {
+#pragma omp critical
+        failure = what_happened();
+        meeting.leave();
       }
-      const Share share = by_columns
-                              ? Share{0, rows, thread, team}
-                              : Share{rows * thread / team, rows * (thread + 1) / team, 0, 1};
-      for (int64_t step = 0; step < steps; step++)
-        for (int64_t j = 0; j < count; j++) {
-          const int64_t k = back ? count - 1 - j : j;
-          if (back)
-            backward(ops[k], packed[k].get(), steps - 1 - step, share);
-          else
-            forward(ops[k], packed[k].get(), step, share);
-          if (by_columns) {
-#pragma omp barrier
-          }
-        }
-      if (ROUNDED<W>) blas::brgemm_release();
     }
-    filled = true;
+    filled = filled || failure.empty();
+    return failure.empty() ? nullptr : failure.c_str();
+  }
+
+  // What one thread of a team does.
+  void share(int64_t steps, bool by_columns, int64_t thread, int64_t team, Meeting& meeting) {
+    const int64_t count = ops.size();
+    if (!filled) {
+      for (int64_t k = 0; k < count; k++)
+        if (packed[k]) {
+          const auto& op = ops[k];
+          for (int64_t p = thread; p < packed[k]->panels(); p += team)
+            packed[k]->fill(p, op.weight, back ? op.weight_column : op.weight_row,
+                            back ? op.weight_row : op.weight_column);
+        }
+      meeting.wait(team);
+    }
+    const Share share =
+        by_columns ? Share{0, rows, thread, team, &meeting}
+                   : Share{rows * thread / team, rows * (thread + 1) / team, 0, 1, &meeting};
+    for (int64_t step = 0; step < steps; step++)
+      for (int64_t j = 0; j < count; j++) {
+        const int64_t k = back ? count - 1 - j : j;
+        if (back)
+          backward(ops[k], packed[k].get(), steps - 1 - step, share);
+        else
+          forward(ops[k], packed[k].get(), step, share);
+        if (by_columns) meeting.wait(team);
+      }
   }
 };
 
-}  // namespace
-
-// Whether oneDNN multiplies in bfloat16 on this processor, which only trying tells.
-extern "C" bool rounds() {
-  const Packed<BFloat16> w(1, 1, 1);
-  float y = 0;
+// Runs every operation, forwards and backwards: where the processor lacks an instruction that one
+// of them is compiled to, this ends the process. Returns as `run`.
+template <class S, class W>
+const char* try_all() {
+  constexpr int64_t n = Vec<S>::size() + 1, steps = 2, rows = ROWS + 1;
+  std::vector<std::vector<S>> memory;
+  const auto slot = [&](int64_t width) {
+    for (int k = 0; k < 2; k++) memory.emplace_back((steps + 1) * rows * width);
+    S *values = memory[memory.size() - 2].data(), *grads = memory.back().data();
+    return Slot<S>{values, grads, rows * width, width, width, rows};
+  };
+  const std::vector<S> weight(4 * n * n, S(1));
+  const Slot<S> x = slot(n), y = slot(n), a = slot(4 * n), h = slot(n);
+  const std::vector<Operation<S>> ops = {
+      {GIVEN, {x, y}},
+      {PRODUCT, {y, a}, weight.data(), n, 1},
+      {RELU, {y}},
+      {SAMPLE, {slot(2 * n), slot(n), slot(n)}},
+      {LSTM, {a, h, slot(n)}},
+      {GRU, {slot(4 * n), slot(n)}},
+  };
+  static std::string failure;
+  failure.clear();
   try {
-    blas::brgemm(1, 1, w.depth, w.depth, PANEL<BFloat16>, 1, true, w.factors.get(), w.panel(0), &y);
-    return true;
-  } catch (const std::exception&) {
-    return false;
+    for (bool back : {false, true})
+      if (const char* told = Program<S, W>(ops.data(), ops.size(), rows, back).run(steps, 1)) {
+        failure = told;
+        break;
+      }
+  } catch (...) {
+    failure = what_happened();
   }
+  return failure.empty() ? nullptr : failure.c_str();
 }
+
+}  // namespace
 
 #define FUNCTIONS(name, S, W)                                                                     \
   extern "C" void* program_##name(const Operation<S>* ops, int64_t count, int64_t rows, bool back) { \
@@ -257,9 +311,10 @@ extern "C" bool rounds() {
       return nullptr;                                                                             \
     }                                                                                             \
   }                                                                                               \
-  extern "C" void run_##name(void* program, int64_t steps, int64_t threads) {                     \
-    static_cast<Program<S, W>*>(program)->run(steps, threads);                                    \
+  extern "C" const char* run_##name(void* program, int64_t steps, int64_t threads) {              \
+    return static_cast<Program<S, W>*>(program)->run(steps, threads);                             \
   }                                                                                               \
+  extern "C" const char* try_##name() { return try_all<S, W>(); }                                 \
   extern "C" void free_##name(void* program) { delete static_cast<Program<S, W>*>(program); }
 
 FUNCTIONS(float, float, float)

@@ -1,20 +1,26 @@
 """Compiles `loop.cpp` at first use and runs the operations of a time loop in it.
 
 The library is kept in $VRNN_CACHE (default ~/.cache/vrnn) under a name that says which source,
-version of torch and processor features it was built from.
+version of torch and processor features it was built from. An instruction that the processor lacks
+ends the process, so a child process (`probe.py`) tries the library first. What came through is
+written beside the library, under a name that says on which processor.
 """
 
 import ctypes
 import hashlib
 import logging
 import os
+import platform
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +29,13 @@ __all__ = ["Operation", "Program", "Slot", "library", "serves"]
 
 log = logging.getLogger(__name__)
 
-SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("loop.cpp", "product.h"))
+SOURCE, HEADER, PROBE = (
+    Path(__file__).with_name(name) for name in ("loop.cpp", "product.h", "probe.py")
+)
+PATIENCE = 60.0
+"""Seconds for the child process, which takes a third of one on an idle machine."""
+TOLD = {-signal.SIGILL, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGABRT, 0}
+"""Ends of the child process that the same processor would bring about again."""
 TORCH = Path(torch.__file__).parent
 FEATURES = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
@@ -35,6 +47,8 @@ TYPES = {
     (torch.float32, torch.bfloat16): "mixed",
 }
 """Of slots, and of the factors of products."""
+NONE = "none"
+"""Stands for an empty answer of the child process."""
 
 
 class Slot(ctypes.Structure):
@@ -91,8 +105,10 @@ class Program:
         backward: bool,
     ) -> None:
         kind = TYPES[dtype, factors]
+        built = library()
+        assert built is not None, "`serves` has said so"
         make, self.runner, self.free = (
-            getattr(library(), f"{name}_{kind}") for name in ("program", "run", "free")
+            getattr(built.functions, f"{name}_{kind}") for name in ("program", "run", "free")
         )
         array = (Operation * len(operations))(*operations)
         self.address = make(array, len(operations), rows, backward)
@@ -100,11 +116,24 @@ class Program:
             raise RuntimeError("the compiled loop can't allocate memory for the weights")
 
     def run(self, steps: int) -> None:
-        """Runs T steps."""
-        self.runner(self.address, steps, torch.get_num_threads())
+        """Runs T steps.
+
+        Raises:
+            RuntimeError: if an operation fails.
+        """
+        failure = self.runner(self.address, steps, torch.get_num_threads())
+        if failure is not None:
+            raise RuntimeError(f"the compiled loop failed: {failure.decode(errors='replace')}")
 
     def __del__(self) -> None:
         self.free(self.address)
+
+
+class Library(NamedTuple):
+    """The compiled loop, and of `TYPES` the names of those that this processor computes."""
+
+    functions: ctypes.CDLL
+    kinds: frozenset[str]
 
 
 def serves(device: torch.device, dtype: torch.dtype, factors: torch.dtype) -> bool:
@@ -112,25 +141,106 @@ def serves(device: torch.device, dtype: torch.dtype, factors: torch.dtype) -> bo
     if device.type != "cpu" or (dtype, factors) not in TYPES:
         return False
     built = library()
-    return built is not None and (factors == dtype or bool(built.rounds()))
+    return built is not None and TYPES[dtype, factors] in built.kinds
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def library() -> Library | None:
     """The compiled loop, or None, with one log line that says why, where it cannot be had."""
     try:
-        built = ctypes.CDLL(str(build()))
+        file = build()
+        kinds = tried(file)
+        functions = ctypes.CDLL(str(file))
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("The loop over time runs in Python, which takes longer: %s", reason(error))
         return None
     number, address = ctypes.c_int64, ctypes.c_void_p
     for name in TYPES.values():
-        make, runner, free = (getattr(built, f"{do}_{name}") for do in ("program", "run", "free"))
+        make, run, free = (getattr(functions, f"{do}_{name}") for do in ("program", "run", "free"))
         make.argtypes = [ctypes.POINTER(Operation), number, number, ctypes.c_bool]
-        runner.argtypes, free.argtypes = [address, number, number], [address]
-        make.restype, runner.restype, free.restype = address, None, None
-    built.rounds.restype = ctypes.c_bool
-    return built
+        run.argtypes, free.argtypes = [address, number, number], [address]
+        make.restype, run.restype, free.restype = address, ctypes.c_char_p, None
+    return Library(functions, kinds)
+
+
+def tried(file: Path) -> frozenset[str]:
+    """Of `TYPES` the names of those that the library computes on this processor.
+
+    A child process finds out, once for every processor that uses the folder; where the answer
+    cannot be written down, once in every process.
+
+    Raises:
+        OSError: if the library does not run here in all types but those with rounded factors.
+        subprocess.SubprocessError: if the child process cannot tell.
+    """
+    answer = file.with_name(f"{file.stem}-{processor()}.txt")
+    try:
+        kinds = set(answer.read_text().split())
+    except (OSError, UnicodeDecodeError):
+        kinds = set()
+    if not kinds or not kinds <= {NONE, *TYPES.values()}:  # not written, or damaged
+        kinds = ask(file, answer)
+    if not {"float", "double"} <= kinds:
+        raise OSError(
+            f"{file} does not run on this processor; to have it tried again, remove {answer}"
+        )
+    return frozenset(kinds)
+
+
+def ask(file: Path, answer: Path) -> set[str]:
+    """What a child process has come through before its end, which is written to `answer` if the
+    processor is what has brought it about."""
+    command = [sys.executable, "-P", str(PROBE), str(TORCH / "lib"), str(file), *TYPES.values()]
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with child:
+        try:
+            out, errors = child.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            out, errors = child.communicate()
+    kinds = set(out.decode().split())
+    if child.returncode in TOLD:
+        remember(kinds, answer)
+    elif not kinds:
+        last = errors.decode(errors="replace").strip().splitlines()[-1:]
+        raise subprocess.SubprocessError(
+            f"a process that tried {file} ended with code {child.returncode}"
+            + "".join(f": {line}" for line in last)
+        )
+    return kinds
+
+
+def remember(kinds: set[str], answer: Path) -> None:
+    """Writes the answer, at once, as others may read it or write theirs; or not, where the folder
+    is full or may not be written to."""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=answer.parent, delete=False) as part:
+            try:
+                part.write(" ".join(sorted(kinds) or [NONE]) + "\n")
+                part.close()
+                os.replace(part.name, answer)
+            except OSError:
+                os.unlink(part.name)
+    except OSError:
+        pass
+
+
+def processor() -> str:
+    """A name for what decides which instructions there are: the processor, the system that runs
+    on it, and the limits that oneDNN obeys."""
+    known = [platform.machine(), platform.processor(), platform.release()]
+    try:
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        first = ""
+    for line in first.splitlines():
+        name = line.split(":")[0].strip().lower()
+        if name.startswith(("vendor", "cpu ", "model", "stepping", "flags", "features")):
+            known += [] if name == "cpu mhz" else [line]
+    known += [os.environ.get(f"{name}_MAX_CPU_ISA", "") for name in ("ONEDNN", "DNNL")]
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
 
 
 def build() -> Path:
@@ -143,7 +253,8 @@ def build() -> Path:
         f"-DCPU_CAPABILITY_{capability}",
         f"-I{TORCH / 'include'}",
     ]
-    made_from = [SOURCE.read_text(), HEADER.read_text(), torch.__version__, *flags]
+    system = [platform.machine(), *platform.libc_ver()]
+    made_from = [SOURCE.read_text(), HEADER.read_text(), torch.__version__, *system, *flags]
     key = hashlib.sha256("\n".join(made_from).encode()).hexdigest()[:16]
     file = Path(os.environ.get("VRNN_CACHE") or Path.home() / ".cache" / "vrnn") / f"loop-{key}.so"
     if file.exists():

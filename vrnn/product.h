@@ -6,12 +6,17 @@
 #include <ATen/native/CPUBlas.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -21,9 +26,51 @@ namespace blas = at::native::cpublas;
 template <class S>
 using Vec = at::vec::Vectorized<S>;
 
+// That another thread has left the team, so that waiting for it would never end.
+struct Left {};
+
+// Where the threads of a team wait for each other: awake for half a millisecond, which is longer
+// than a product takes, and then asleep, so that one that is late may have the processor.
+class Meeting {
+  static constexpr int AWAKE = 10000;
+  std::atomic<int> arrived{0}, round{0};
+  std::atomic<bool> left{false};
+
+  void end_round() {
+    round.fetch_add(1);
+    round.notify_all();
+  }
+
+ public:
+  void wait(int64_t team) {
+    const int now = round.load();
+    if (arrived.fetch_add(1) + 1 == team) {
+      arrived.store(0);
+      end_round();
+    }
+    for (int tries = 0; round.load() == now && !left.load(); tries++)
+      if (tries >= AWAKE)
+        round.wait(now);
+      else
+#if defined(__x86_64__)
+        _mm_pause();
+#else
+        std::atomic_signal_fence(std::memory_order_seq_cst);
+#endif
+    if (left.load()) throw Left();
+  }
+
+  // Has all others, who wait or will wait, leave by an exception.
+  void leave() {
+    left.store(true);
+    end_round();
+  }
+};
+
 // What one of the threads computes of every step: some rows and of these a part of the columns.
 struct Share {
   int64_t first_row, last_row, part, parts;
+  Meeting* meeting;  // of all who share the rows, where they are parted by columns
 
   template <class S>  // Columns in whole vectors.
   std::pair<int64_t, int64_t> columns(int64_t width) const {
@@ -61,6 +108,16 @@ Memory<W> allocate(int64_t count) {
   if (bytes > 0 && !memory) throw std::bad_alloc();
   return memory;
 }
+
+// Has oneDNN's tiles released when a thread has done with them. Otherwise other products, which
+// configure and release them too, would leave oneDNN in the belief that they still are as it left
+// them, and its next product would end the process.
+template <class W>
+struct Tiles {
+  ~Tiles() {
+    if (ROUNDED<W>) blas::brgemm_release();
+  }
+};
 
 // A matrix as panels of PANEL outputs, each (depth, PANEL) in memory, or (depth / 2, PANEL, 2) in
 // bfloat16. What the last panel and the inputs are filled up with is zero.
@@ -145,7 +202,7 @@ inline void multiply(const Packed<BFloat16>& w, const float* x, int64_t x_row, f
                      int64_t y_row, const Share& share) {
   using V = Vec<float>;
   constexpr int64_t n = V::size(), panel = PANEL<BFloat16>;
-  const auto [first, end, part, parts] = share;
+  const auto [first, end, part, parts, meeting] = share;
   const int64_t blocks = w.depth / BLOCK, stop = blocks * (part + 1) / parts * BLOCK;
   const auto load = [&](const float* from, int64_t k) {
     return V::loadu(from + k, std::clamp(w.inputs - k, int64_t(0), n));
@@ -154,9 +211,7 @@ inline void multiply(const Packed<BFloat16>& w, const float* x, int64_t x_row, f
     for (int64_t k = blocks * part / parts * BLOCK; k < stop; k += 2 * n)
       at::vec::convert_float_bfloat16(load(x + b * x_row, k), load(x + b * x_row, k + n))
           .store(w.factors.get() + b * w.depth + k);
-  if (parts > 1) {
-#pragma omp barrier
-  }
+  if (parts > 1) meeting->wait(parts);
   for (int64_t p = w.panels() * part / parts; p < w.panels() * (part + 1) / parts; p++)
     blas::brgemm(end - first, std::min(panel, w.outputs - p * panel), w.depth, w.depth, panel,
                  y_row, true, w.factors.get() + first * w.depth, w.panel(p),
