@@ -60,8 +60,8 @@ def main() -> None:
     )
     args = parser.parse_intermixed_args()
 
-    from callbacks.errors import readable_errors
-    from callbacks.threads import wait_briefly
+    from runs.errors import readable_errors
+    from runs.threads import wait_briefly
 
     wait_briefly()  # before torch is imported
     with readable_errors():
@@ -72,10 +72,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     """Scores a split, prints the figures as tables and writes them as JSON, keys `split/name`."""
     from rich.console import Console
 
-    from callbacks.checks import check_split
-    from callbacks.tables import scores_tables
     from datamodules.loading import load_data
-    from reports.evaluated import CHECKPOINT, fingerprint
+    from reports.score_tables import scores_tables
+    from runs.checks import check_split
+    from runs.evaluated import CHECKPOINT, fingerprint
     from vrnn.checkpoint import find_checkpoint, load_module
 
     bounds = parse_bounds(args.bounds)
@@ -152,7 +152,7 @@ def score_split(
 def scores_file(args: argparse.Namespace, particles: int) -> Path | None:
     """Where the scores of a run are found again (`reports.table`); None of a lone checkpoint, or
     where not all sequences are scored."""
-    from reports.evaluated import file_of
+    from runs.evaluated import file_of
 
     folder = Path(args.run)
     if args.limit is not None or not folder.is_dir():

@@ -50,8 +50,8 @@ def main() -> None:
     )
     args = parser.parse_intermixed_args()
 
-    from callbacks.errors import readable_errors
-    from callbacks.threads import wait_briefly
+    from runs.errors import readable_errors
+    from runs.threads import wait_briefly
 
     wait_briefly()  # before torch is imported
     with readable_errors():
@@ -60,9 +60,9 @@ def main() -> None:
 
 def generate(args: argparse.Namespace) -> list[Path]:
     """Generates and writes sequences; returns the files."""
-    from callbacks.checks import check_split
-    from callbacks.samples import generate_raw, write_samples
     from datamodules.loading import load_data
+    from runs.checks import check_split
+    from runs.samples import generate_raw, write_samples
     from vrnn.checkpoint import find_checkpoint, load_module
 
     for option, value in (("n", args.n), ("steps", args.steps)):

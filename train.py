@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.errors import ConfigCompositionException
 
-from callbacks.threads import wait_briefly
+from runs.threads import wait_briefly
 
 # Only light imports here: --cfg, --help and tab completion start this file, too.
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from hydra.utils import instantiate
     from lightning.pytorch.utilities import rank_zero_only
 
-    from callbacks.checks import check_data, check_resumed
     from callbacks.progress import Progress
-    from callbacks.record import record
-    from callbacks.samples import write_real
-    from callbacks.tracking import NoLogger, close_loggers, describe_metrics, quieten_lightning
-    from reports.naming import model_name
+    from runs.checks import check_data, check_resumed
+    from runs.loggers import NoLogger, close_loggers, describe_metrics, quieten_lightning
+    from runs.naming import model_name
+    from runs.record import record
+    from runs.samples import write_real
     from vrnn.memory import keep_freed_memory
 
     quieten_lightning()
@@ -91,13 +91,7 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
     from lightning.pytorch import seed_everything
     from omegaconf import OmegaConf
 
-    from callbacks.checks import (
-        check_kind,
-        check_likelihood,
-        check_options,
-        check_trainer,
-        check_types,
-    )
+    from runs.checks import check_kind, check_likelihood, check_options, check_trainer, check_types
     from vrnn.module import VRNNModule
 
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -154,9 +148,9 @@ def conclude(
     """Writes metrics.json and samples, and prints the scores and where to look next."""
     from rich.console import Console
 
-    from callbacks.samples import generate_raw, write_samples
-    from callbacks.tables import scores_tables
-    from callbacks.tracking import log_sounds, unsent
+    from reports.score_tables import scores_tables
+    from runs.loggers import log_sounds, unsent
+    from runs.samples import generate_raw, write_samples
 
     folder = Path(cfg.output_dir)
     module.eval()  # Lightning has put training mode back, and dropout with it.
@@ -204,9 +198,9 @@ def show(
 ) -> Path | None:
     """Draws the run, for its page and for W&B. The results are safe by now, so a failure is told
     and loses nothing else. Returns the page."""
-    from callbacks.tracking import log_end
     from reports.figures import figures as draw
     from reports.page import write_report
+    from runs.loggers import log_end
 
     folder, data = Path(cfg.output_dir), trainer.datamodule  # type: ignore[attr-defined]
     try:
@@ -229,7 +223,7 @@ def finished_before(cfg: "DictConfig") -> dict[str, float] | None:
     """The figures of this job of a sweep if it came to its end before; it is not run again."""
     from omegaconf import OmegaConf
 
-    from callbacks.record import finished, options_of
+    from runs.record import finished, options_of
 
     before = options_of(Path(cfg.output_dir))
     if before is None:
@@ -296,9 +290,9 @@ def main(cfg: "DictConfig") -> float:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from callbacks.checks import check_folder, check_given
-    from callbacks.errors import readable_errors
-    from callbacks.fresh import check_fresh
+    from runs.checks import check_folder, check_given
+    from runs.errors import readable_errors
+    from runs.fresh import check_fresh
 
     hydra_cfg = HydraConfig.get()
     cfg.output_dir = hydra_cfg.runtime.output_dir
@@ -340,7 +334,7 @@ if __name__ == "__main__":
         # Hydra leaves while it handles an error that it has told at length.
         untold = isinstance(end.__context__, ConfigCompositionException)
         if untold or "Config group override" in str(end.__context__):
-            from callbacks.overrides import meant
+            from runs.typos import meant
 
             told = meant(str(end.__context__), sys.argv[1:])
             print(f"\n\n{Path(sys.argv[0]).name}: {told}", file=sys.stderr)

@@ -1,3 +1,3 @@
-from callbacks.threads import wait_briefly
+from runs.threads import wait_briefly
 
 wait_briefly()  # before torch is imported

@@ -47,8 +47,8 @@ def clips(source: Path | None) -> Iterator[np.ndarray]:
         while True:
             start = rng.integers(5 * CLIP)
             yield rng.uniform(0.02, 0.2) * base[start : start + CLIP]
-    from datamodules.audio_corpus import find_sounds
-    from datamodules.audio_file import read_sound
+    from datamodules.audio.file import read_sound
+    from datamodules.audio.shards import find_sounds
 
     rest = np.zeros(0, np.float32)
     for name in itertools.cycle(find_sounds(source)):
@@ -78,13 +78,13 @@ def peak_memory() -> float:
 
 
 def data_module(root: Path) -> Any:
-    from datamodules.audio import AudioFolder
+    from datamodules.audio.corpus import AudioFolder
 
     return AudioFolder(root, window=WINDOW, batch_size=BATCH, frame=FRAME, rate=RATE)
 
 
 def build(root: Path) -> dict[str, float]:
-    from datamodules.audio_corpus import Reading, find_sounds, read_sounds
+    from datamodules.audio.shards import Reading, find_sounds, read_sounds
 
     before, start = peak_memory(), time.perf_counter()
     read_sounds(root, find_sounds(root), root / ".vrnn-cache", Reading(RATE, FRAME, "drop"))

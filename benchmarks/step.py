@@ -25,8 +25,9 @@ import torch
 from torch import nn
 
 from benchmarks.common import DEVICE, benchmark, busy_processes, widths
-from vrnn import VRNN, native
+from vrnn import VRNN
 from vrnn.bounds import elbo
+from vrnn.engine import native
 from vrnn.likelihoods import GaussianMixture
 
 try:

@@ -1,1 +1,1 @@
-"""What happens around training: pictures, diagnostics, tracking. One concern a file."""
+"""The callbacks of Lightning that training uses. One concern a file."""

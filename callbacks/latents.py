@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.drawing import draw_latents
-from callbacks.tracking import save_picture
-from datamodules.base import SequenceBatch
+from runs.drawing import draw_latents
+from runs.loggers import save_picture
+from vrnn.batch import SequenceBatch
 from vrnn.diagnostics import LatentUse, latent_use
-from vrnn.networks import StandardNormal
+from vrnn.layers.feedforward import StandardNormal
 
 __all__ = ["Latents"]
 

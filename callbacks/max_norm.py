@@ -6,7 +6,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from vrnn.networks import Linear, Recurrence
+from vrnn.layers.feedforward import Linear
+from vrnn.layers.recurrent import Recurrence
 
 __all__ = ["MaxNorm", "incoming"]
 

@@ -6,11 +6,11 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks.drawing import draw_columns
-from callbacks.samples import generate_raw
-from callbacks.sounds import write_wav
-from callbacks.tracking import log_sounds, save_picture
 from datamodules.base import SequenceData
+from runs.drawing import draw_columns
+from runs.loggers import log_sounds, save_picture
+from runs.samples import generate_raw
+from runs.sounds import write_wav
 
 __all__ = ["Pictures"]
 

@@ -4,7 +4,7 @@ import time
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules.base import SequenceBatch
+from vrnn.batch import SequenceBatch
 
 __all__ = ["Throughput"]
 

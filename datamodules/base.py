@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,27 +10,13 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from datamodules.order import LengthBatches, Pieces, StreamBatches
-from datamodules.position import resumed
+from datamodules.order import LengthBatches, Pieces, StreamBatches, resumed
 from datamodules.ragged import Ragged
+from vrnn.batch import SequenceBatch
 
-__all__ = ["SequenceBatch", "SequenceData", "collate", "moments"]
+__all__ = ["SequenceData", "collate", "moments"]
 
 Floats = Sequence[float] | np.ndarray
-
-
-class SequenceBatch(NamedTuple):
-    """Sequences side by side, time first, padded at their ends."""
-
-    x: Tensor
-    """Standardised frames, (T, B, D) float32, zero on padding."""
-    mask: Tensor
-    """(T, B) bool, True on a sequence's own steps."""
-    ids: Tensor
-    """(B,) int64, each sequence's number in its split."""
-    continues: Tensor | None = None
-    """(B,) bool, True where a row goes on from the same row of the batch before it, in the state
-    that ended in; None where every row is a sequence of its own."""
 
 
 class SequenceData(LightningDataModule):

@@ -14,11 +14,11 @@ import numpy as np
 from rich.progress import track
 
 from datamodules.base import SequenceData
-from datamodules.disk import cache_root, stamps
-from datamodules.problems import Missing, check_missing, report, some
-from datamodules.ragged import Ragged, cached
-from datamodules.sequence_files import Found, read_arrays, read_csv, unnamed
-from datamodules.splits import SPLITS, read_splits, shares
+from datamodules.files.arrays import Found, read_arrays, read_csv, unnamed
+from datamodules.files.cache import cache_root, cached, stamps
+from datamodules.files.problems import Missing, check_missing, report, some
+from datamodules.files.splits import SPLITS, read_splits, shares
+from datamodules.ragged import Ragged
 
 __all__ = ["CSVFolder", "ColumnsFolder", "NPZFolder", "SequenceFolder", "Stroke3"]
 

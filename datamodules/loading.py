@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from datamodules.base import SequenceData
-from datamodules.problems import some
+from datamodules.files.problems import some
 
 __all__ = ["class_named", "load_data"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.io import loadmat  # type: ignore[import-untyped]
 
-from datamodules.archives import ARCHIVES
 from datamodules.base import SequenceData
-from datamodules.download import fetch
+from datamodules.files.archives import ARCHIVES
+from datamodules.files.download import fetch
 from datamodules.ragged import Ragged
 
 __all__ = ["JSB", "LOWEST", "Muse", "Nottingham", "Piano", "PianoRolls", "read_json", "read_mat"]

@@ -1,24 +1,55 @@
 """Sequences of different length in one array, and its cache on disk."""
 
-import hashlib
 import json
 import logging
 import os
 import shutil
 import tokenize
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from datamodules.shards import Shards
+__all__ = ["Ragged", "Shards"]
 
-__all__ = ["Ragged", "cache_folder", "cached"]
+
+class Shards:
+    """Memory-mapped arrays (N_i, D) end to end as one, read-only, (sum of N_i, D).
+
+    A slice is copied out of a mapping of its own rows only, which ends at once. What a process
+    holds then depends on what it uses, not on how much of the files it has ever read, and neither
+    does the number of open files.
+
+    Args:
+        arrays: as `numpy.load(..., mmap_mode="r")` gives them, of one D and dtype.
+    """
+
+    ndim = 2
+
+    def __init__(self, arrays: Sequence[np.memmap]) -> None:
+        self.files = [(str(array.filename), array.offset) for array in arrays]
+        self.bounds = np.concatenate([[0], np.cumsum([len(array) for array in arrays])])
+        self.dtype = arrays[0].dtype
+        self.shape = (int(self.bounds[-1]), arrays[0].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Returns a copy of rows, which must lie in one file."""
+        start, stop, step = rows.indices(len(self))
+        shape = (max(0, stop - start), self.shape[1])
+        if shape[0] == 0:
+            return np.zeros(shape, self.dtype)
+        i = int(np.searchsorted(self.bounds, start, side="right")) - 1
+        assert step == 1 and stop <= self.bounds[i + 1], "rows of two shards"
+        file, offset = self.files[i]
+        offset += int(start - self.bounds[i]) * self.shape[1] * self.dtype.itemsize
+        return np.array(np.memmap(file, self.dtype, "r", offset, shape))
+
 
 log = logging.getLogger(__name__)
 
@@ -209,79 +240,6 @@ class Ragged:
         except DAMAGED as error:
             why = " ".join(str(error).split())
             raise ValueError(f"{folder} is damaged: {why}") from error
-
-
-def cache_folder(folder: Path, fingerprint: Mapping[str, object]) -> Path:
-    """Returns where `cached` keeps what the fingerprint describes."""
-    text = json.dumps(fingerprint, sort_keys=True)
-    return folder / hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def cached(folder: Path, fingerprint: Mapping[str, object], build: Callable[[], Ragged]) -> Ragged:
-    """Opens the cache of what the fingerprint describes, or builds and saves it.
-
-    Of several processes that ask at once, one builds and the others wait. A cache that is there
-    is opened without a lock, hence also from a read-only folder; a damaged one is rebuilt.
-
-    Args:
-        folder: holds one sub-folder per fingerprint.
-        fingerprint: all that the result depends on, as JSON-compatible values.
-        build: makes the sequences; what it raises is passed on.
-
-    Raises:
-        OSError: if the cache cannot be written. Nothing is left behind.
-    """
-    target = cache_folder(folder, fingerprint)
-    name = target.name
-    found = open_if_whole(target)
-    if found is not None:
-        return found
-    lock = FileLock(folder / f".{name}.lock")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        acquire(lock)
-    try:
-        found = open_if_whole(target, warn=True)
-        if found is not None:
-            return found
-        for leftover in folder.glob(f".{name}.*.partial"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        built = build()
-        with writing(folder):
-            built.save(target)
-        return Ragged.open(target)
-    finally:
-        lock.release()
-
-
-def acquire(lock: FileLock) -> None:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another process that builds the cache (%s)", lock.lock_file)
-        lock.acquire()
-
-
-def open_if_whole(folder: Path, warn: bool = False) -> Ragged | None:
-    if not folder.exists():
-        return None
-    try:
-        return Ragged.open(folder)
-    except (ValueError, FileNotFoundError) as error:
-        if warn:
-            log.warning("rebuilding a cache: %s", error)
-        return None
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"the cache folder {folder.absolute()} cannot be written "
-            f"({error.strerror or error}): choose another one by data.cache=<folder>"
-        ) from error
 
 
 def load(path: Path, mapped: bool = False) -> np.ndarray:

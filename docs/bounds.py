@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from linear_gaussian import all_of
 from matplotlib.figure import Figure
 from rich.progress import track
-from state_space import StateSpace, best_step_by_step, draw, filtering
+from support.linear_gaussian import all_of
+from support.state_space import StateSpace, best_step_by_step, draw, filtering
 
 from vrnn import VRNN, bounds
-from vrnn.particle_filter import Resampling, particle_filter
+from vrnn.particle_filter import particle_filter
+from vrnn.trace import Resampling
 
 DRAWS = 100
 PARTICLES = [1, 2, 4, 8, 16, 32, 64, 128, 256]

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     args = parser.parse_args()
 
-    from callbacks.errors import readable_errors
+    from runs.errors import readable_errors
 
     with readable_errors():
         play(args)

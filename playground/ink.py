@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.pen import offsets
+from datamodules.handwriting.pen import offsets
 
 __all__ = ["PIXELS", "Hand", "ink_frames", "typical_hand"]
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vrnn.networks import top
-from vrnn.sequence_model import SequenceModel
+from vrnn.layers.state import top
+from vrnn.models.base import SequenceModel
 
 __all__ = ["Controls", "Stream"]
 

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from callbacks.samples import typical_steps
 from playground.stream import Controls, Stream
-from vrnn.networks import top
-from vrnn.sequence_model import SequenceModel
+from runs.samples import typical_steps
+from vrnn.layers.state import top
+from vrnn.models.base import SequenceModel
 
 __all__ = ["Style", "find_styles"]
 

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import torch
 
-from callbacks.samples import typical_steps
 from playground.ink import PIXELS, Hand, ink_frames, typical_hand
 from playground.stream import Controls, Stream
 from playground.styles import Style, find_styles
+from runs.samples import typical_steps
 from vrnn.checkpoint import load_module
-from vrnn.sequence_model import SequenceModel
+from vrnn.models.base import SequenceModel
 
 __all__ = ["Player", "Visitor", "load_player"]
 

@@ -26,7 +26,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from callbacks.errors import readable_errors
+    from runs.errors import readable_errors
 
     with readable_errors():
         print(report(args))

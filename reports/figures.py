@@ -13,8 +13,6 @@ import numpy as np
 from lightning import LightningModule
 from matplotlib.figure import Figure
 
-from callbacks.drawing import slug
-from callbacks.samples import generate_raw, spread, typical_steps
 from datamodules.base import SequenceData
 from datamodules.ragged import Ragged
 from reports.inference import infer
@@ -24,10 +22,12 @@ from reports.latent_figures import (
     draw_prior_posterior,
     draw_traversal,
 )
-from reports.naming import model_name
 from reports.probes import draw_probes, probe_styles
 from reports.sample_figures import draw_beside
-from vrnn.latent_model import LatentModel
+from runs.drawing import slug
+from runs.naming import model_name
+from runs.samples import generate_raw, spread, typical_steps
+from vrnn.models.latent import LatentModel
 
 __all__ = ["beside", "figures", "write_figures"]
 
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the files (default: figures/ of RUN)")
     args = parser.parse_args()
 
-    from callbacks.errors import readable_errors
+    from runs.errors import readable_errors
 
     with readable_errors():
         for file in draw_runs(args.runs, args.out):

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from callbacks.sweep import alike, log_scale
 from reports.published import read_published
-from reports.run import Run
+from runs.metrics import alike, log_scale
+from runs.run import Run
 
 __all__ = ["Unit", "by_data", "by_scores", "split_print", "unit_of"]
 

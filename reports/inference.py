@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from datamodules.base import collate
-from vrnn.distributions import per_dimension
-from vrnn.latent_model import LatentModel
-from vrnn.networks import State, top
+from vrnn.layers.state import State, top
+from vrnn.models.base import SequenceModel
+from vrnn.models.latent import LatentModel
 from vrnn.noise import sequence_noise
-from vrnn.sequence_model import SequenceModel
+from vrnn.trace import per_dimension
 
 __all__ = ["Inferred", "continued", "decoded", "drawn", "infer", "state_after"]
 

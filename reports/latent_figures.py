@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from callbacks.drawing import ACCENT, DRAWERS, INK, draw_strokes, lanes, strokes
-from datamodules.pen import points
+from datamodules.handwriting.pen import points
 from reports.inference import Inferred, continued, decoded, drawn, state_after
-from vrnn.sequence_model import SequenceModel
+from runs.drawing import ACCENT, DRAWERS, INK, draw_strokes, lanes, strokes
+from vrnn.models.base import SequenceModel
 
 __all__ = [
     "change_of_mean",

@@ -15,14 +15,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from callbacks.drawing import as_image
-from reports.curves import panels
-from reports.drawings import Drawing, draw, png
 from reports.groups import by_data
+from reports.page_drawings import Drawing, draw, png
+from reports.page_samples import Sequences, drawn_from_checkpoint, generated, real
+from reports.page_scores import compared, published, tables, tiles
 from reports.published import incomparable
-from reports.run import Run, read_run
-from reports.samples import Sequences, drawn_from_checkpoint, generated, real
-from reports.scores import compared, published, tables, tiles
+from runs.curves import panels
+from runs.drawing import as_image
+from runs.run import Run, read_run
 
 __all__ = ["write_comparison", "write_report"]
 

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from callbacks.drawing import ACCENT, INK, PALE
 from datamodules.ragged import Ragged
 from reports.inference import infer
-from vrnn.latent_model import LatentModel
+from runs.drawing import ACCENT, INK, PALE
+from vrnn.models.latent import LatentModel
 
 __all__ = ["STYLES", "draw_probes", "probe", "probe_styles"]
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from callbacks.sweep import log_scale
-from reports.run import Run
+from runs.metrics import log_scale
+from runs.run import Run
 
 __all__ = ["incomparable", "read_published"]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from callbacks.drawing import ACCENT, INK, draw_columns, draw_strokes, strokes
+from runs.drawing import ACCENT, INK, draw_columns, draw_strokes, strokes
 
 __all__ = ["draw_beside"]
 

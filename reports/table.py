@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
-from callbacks.errors import readable_errors
-from callbacks.sweep import overrides
-from reports.evaluated import read_evaluated
 from reports.groups import by_scores, split_print, unit_of
 from reports.published import incomparable, read_published
-from reports.run import Run, checkpoints, read_run
 from reports.table_text import Line, Part, show, write
+from runs.errors import readable_errors
+from runs.evaluated import read_evaluated
+from runs.metrics import overrides
+from runs.run import Run, checkpoints, read_run
 from vrnn.checkpoint import find_checkpoint, read
 
 __all__ = ["Line", "Part", "parts", "runs_below"]
@@ -42,7 +42,7 @@ PARTICLES = {"iwae": K, "paper": K, "fivo": FILTERED}
 CONF = Path(__file__).parent.parent / "conf"
 
 NAMED = {"posterior", "prior", "residual", "likelihood"}
-"""Options of models that make other ones of them, as `reports.naming` tells."""
+"""Options of models that make other ones of them, as `runs.naming` tells."""
 
 
 def runs_below(folders: Iterable[Path]) -> list[Run]:

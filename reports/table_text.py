@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from callbacks.markup import latex_table, markdown_table
+from reports.markup import latex_table, markdown_table
 
 __all__ = ["Line", "Part", "cells", "matrix", "missing_of", "show", "write"]
 

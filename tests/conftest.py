@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from helpers import Command
+from support.helpers import Command
 
 from vrnn import DMM, RNN, SRNN, STORN, VRNN
 from vrnn.likelihoods import Bernoulli, GaussianMixture, PenMixture

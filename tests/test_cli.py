@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import CONF, Command, configure
-from iam_tree import write_corpus
+from support.helpers import CONF, Command, configure
+from support.iam_tree import write_corpus
 
 import train
 

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from audio_tree import write_everything
-from helpers import CONF, configure, plain
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, instantiate
-from iam_tree import write_corpus
 from omegaconf import DictConfig, open_dict
-from small_corpora import ROLLS, write
+from support.audio_tree import write_everything
+from support.helpers import CONF, configure, plain
+from support.iam_tree import write_corpus
+from support.small_corpora import ROLLS, write
 
 import train
 from vrnn import RNN, VRNN
-from vrnn.sequence_model import SequenceModel
+from vrnn.models.base import SequenceModel
 
 
 def choices(group: str) -> list[str]:
@@ -193,7 +193,7 @@ def test_every_debug_option_runs(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("callbacks.samples.write_samples", lambda *_, **__: [])
+    monkeypatch.setattr("runs.samples.write_samples", lambda *_, **__: [])
     small = ["data.lines=8", "data.batch_size=4", "data.val_lines=2", "data.test_lines=2"]
     cfg = configure(tmp_path, f"debug={debug}", *small, "model=rnn_gauss")
     with open_dict(cfg):

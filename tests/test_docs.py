@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from audio_tree import write_everything
-from helpers import CONF, Command, configure
 from hydra import compose, initialize_config_dir
-from iam_tree import write_corpus
 from omegaconf import DictConfig
-from small_corpora import write
+from support.audio_tree import write_everything
+from support.helpers import CONF, Command, configure
+from support.iam_tree import write_corpus
+from support.small_corpora import write
 
 import datamodules
 import train

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Command, configure, run_unseen
+from support.helpers import Command, configure, run_unseen
 
-from callbacks.samples import generate_raw
 from datamodules.loading import load_data
+from runs.samples import generate_raw
 from vrnn import evaluation
 from vrnn.checkpoint import load_module
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from audio_tree import write_everything
-from helpers import CONF, LINES, Command, configure
-from iam_tree import write_corpus
-from small_corpora import write
+from support.audio_tree import write_everything
+from support.helpers import CONF, LINES, Command, configure
+from support.iam_tree import write_corpus
+from support.small_corpora import write
 
 import train
 import vrnn

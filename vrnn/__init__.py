@@ -10,9 +10,10 @@ Example:
 
 from vrnn import bounds, likelihoods
 from vrnn.checkpoint import load
-from vrnn.dmm import DMM
-from vrnn.model import RNN, VRNN
-from vrnn.srnn import SRNN
-from vrnn.storn import STORN
+from vrnn.models.dmm import DMM
+from vrnn.models.rnn import RNN
+from vrnn.models.srnn import SRNN
+from vrnn.models.storn import STORN
+from vrnn.models.vrnn import VRNN
 
 __all__ = ["DMM", "RNN", "SRNN", "STORN", "VRNN", "bounds", "likelihoods", "load"]

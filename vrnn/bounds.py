@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from vrnn.particle_filter import Particles
-from vrnn.sequence_model import Trace
+from vrnn.trace import Particles, Trace
 
 __all__ = [
     "Terms",

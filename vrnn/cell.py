@@ -7,20 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vrnn.dense import linear
-from vrnn.networks import (
-    MLP,
-    Gaussian,
-    GaussianNet,
-    Recurrence,
-    StandardNormal,
-    State,
-    at_least_float32,
-    dense_layers,
-    positive,
-    top,
-    unknown,
-)
+from vrnn.layers.feedforward import MLP, GaussianNet, StandardNormal, dense_layers, positive
+from vrnn.layers.onednn import linear
+from vrnn.layers.recurrent import Recurrence, unknown
+from vrnn.layers.state import Gaussian, State, at_least_float32, top
 
 __all__ = ["Cell", "Step", "Unrolled", "VRNNCell"]
 

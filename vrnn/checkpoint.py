@@ -11,8 +11,8 @@ import torch
 from hydra.errors import InstantiationException
 from torch import nn
 
+from vrnn.models.base import SequenceModel
 from vrnn.module import VRNNModule
-from vrnn.sequence_model import SequenceModel
 
 __all__ = [
     "CheckpointError",

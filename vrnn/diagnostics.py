@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from vrnn.bounds import masked
-from vrnn.distributions import per_dimension
-from vrnn.latent_model import LatentModel
+from vrnn.models.base import SequenceModel
+from vrnn.models.latent import LatentModel
 from vrnn.noise import sequence_noise, sequence_uniform
 from vrnn.particle_filter import effective_sample_size, particle_filter
-from vrnn.sequence_model import SequenceModel
+from vrnn.trace import per_dimension
 
 __all__ = ["LatentUse", "latent_use", "sigma_range"]
 

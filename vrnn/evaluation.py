@@ -13,12 +13,13 @@ from vrnn.bounds import (
     paper_estimate,
     split_particles,
 )
-from vrnn.latent_model import LatentModel
 from vrnn.memory import check_memory
+from vrnn.models.base import SequenceModel
+from vrnn.models.latent import LatentModel
 from vrnn.noise import sequence_noise, sequence_uniform
-from vrnn.particle_filter import USUAL, Resampling, particle_filter
+from vrnn.particle_filter import particle_filter
 from vrnn.segments import by_segments
-from vrnn.sequence_model import SequenceModel, Trace
+from vrnn.trace import USUAL, Resampling, Trace
 
 __all__ = ["BOUNDS", "DENSITIES", "score"]
 

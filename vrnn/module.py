@@ -11,13 +11,13 @@ from hydra.utils import get_class, instantiate
 from lightning import LightningModule
 from torch import Tensor
 
-from datamodules.base import SequenceBatch
+from vrnn.arguments import choose
+from vrnn.batch import SequenceBatch
 from vrnn.evaluation import score
+from vrnn.layers.state import State
 from vrnn.memory import memory_told
 from vrnn.metrics import Scores
-from vrnn.networks import State
 from vrnn.normaliser import Normaliser
-from vrnn.sequence_model import choose
 
 __all__ = ["VRNNModule"]
 

@@ -1,60 +1,13 @@
 """A particle filter over the one-step cell, which the filtering bound is computed from."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from vrnn.distributions import gaussian
-from vrnn.latent_model import LatentModel
-from vrnn.networks import State, at_least_float32, top
+from vrnn.layers.state import State, at_least_float32, top
+from vrnn.models.latent import LatentModel
+from vrnn.trace import USUAL, Particles, Resampling, check_resampling, gaussian
 
-__all__ = [
-    "RESAMPLING",
-    "Particles",
-    "USUAL",
-    "Resampling",
-    "check_resampling",
-    "draw_ancestors",
-    "effective_sample_size",
-    "particle_filter",
-    "take",
-]
-
-RESAMPLING = ("multinomial", "systematic", "never")
-
-
-class Resampling(NamedTuple):
-    """When a particle filter draws its particles anew on the way, by their weights, and how."""
-
-    how: str = "multinomial"
-    """One of `RESAMPLING`."""
-    threshold: float = 0.5
-    """Where the effective sample size is below this share of K."""
-
-
-USUAL = Resampling()
-
-
-class Particles(NamedTuple):
-    """K weighted trajectories of every sequence, step by step."""
-
-    log_w: Tensor
-    """(T, K, B), log of the weight gathered since the last resampling, that of step t included:
-    the sum of log p(x_t | ...) + beta (log p(z_t | ...) - log q(z_t | ...))."""
-    ancestors: Tensor
-    """(T, K, B) int64, which particle each one goes on from after step t; itself where nothing
-    was resampled."""
-    collected: Tensor
-    """(T, B) bool, where the weights were turned into evidence and set back to one: at every
-    resampling before a sequence's last step, and after step T."""
-    kl: Tensor
-    """(T, K, B), log q(z_t | ...) - log p(z_t | ...), whose expectation is the KL of step t."""
-    state: State
-    """State after step T, K * B rows, particle-major, resampled."""
-    owed: Tensor
-    """(K, B), what the last log weights lack of untempered ones: the sum of (1 - beta)
-    (log p(z_t | ...) - log q(z_t | ...)) over the steps of particle k and of its ancestors."""
+__all__ = ["draw_ancestors", "effective_sample_size", "particle_filter", "take"]
 
 
 def particle_filter(
@@ -132,19 +85,6 @@ def particle_filter(
             log_w, owed = torch.where(collected, 0.0, log_w), owed.gather(0, ancestors)
     log_ws, chosen, when, kls = (torch.stack(part) for part in zip(*rows, strict=True))
     return Particles(log_ws, chosen, when, kls, state, owed)
-
-
-def check_resampling(resampling: Resampling) -> None:
-    """Refuses what is no way of resampling.
-
-    Raises:
-        ValueError: if `how` is none of `RESAMPLING`, or `threshold` is outside of [0, 1].
-    """
-    how, threshold = resampling
-    if how not in RESAMPLING:
-        raise ValueError(f"resampling={how} is not one of {', '.join(RESAMPLING)}")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be a share of the particles in [0, 1], not {threshold}")
 
 
 def effective_sample_size(log_w: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from vrnn.networks import State, copies, particles
-from vrnn.sequence_model import SequenceModel, Trace
+from vrnn.layers.state import State, copies, particles
+from vrnn.models.base import SequenceModel
+from vrnn.trace import Trace
 
 __all__ = ["by_segments", "recomputed"]
 

@@ -1,0 +1,1 @@
+"""Sound: where it comes from."""

@@ -1,0 +1,1 @@
+"""Files: found, split, downloaded, read and cached."""

@@ -1,0 +1,1 @@
+"""Handwriting: where it comes from."""

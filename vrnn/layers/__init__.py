@@ -1,0 +1,1 @@
+"""The networks that every part of a model is made of."""
