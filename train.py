@@ -4,7 +4,6 @@ Every option of every group: python train.py --help. Sweeps: python train.py -m
     model=rnn_gmm,vrnn_gmm seed=0,1,2.
 """
 
-import json
 import logging
 import sys
 import time
@@ -37,10 +36,12 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     from lightning.pytorch.utilities import rank_zero_only
 
     from callbacks.progress import Progress
+    from reports.conclusion import conclude
     from runs.checks import check_data, check_resumed
     from runs.loggers import NoLogger, close_loggers, describe_metrics, quieten_lightning
     from runs.naming import model_name
     from runs.record import record
+    from runs.resume import resume_from, shown
     from runs.samples import write_real
     from vrnn.memory import keep_freed_memory
 
@@ -53,7 +54,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         check_data(start, plain, data)
     started = time.monotonic()
     if rank_zero_only.rank == 0:
-        record(Path(cfg.output_dir), plain, data)
+        record(Path(cfg.output_dir), plain, data, *started_with())
         write_real(data, Path(cfg.output_dir) / "samples")
         if cfg.trainer.enable_progress_bar:
             name, count = model_name(plain["model"]), len(data.splits["train"])
@@ -93,8 +94,11 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
 
     from runs.checks import check_kind, check_likelihood, check_options, check_trainer, check_types
     from vrnn.module import VRNNModule
+    from vrnn.moved import current
 
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    plain: dict[str, Any] = current(
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    )
     check_likelihood(plain["model"]["likelihood"])
     # The module takes particles, seed and loss_mean as they stand at the top.
     check_types({**plain, "_target_": "vrnn.module.VRNNModule"})
@@ -107,7 +111,7 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
     data.setup()
     if cfg.x.dim is None:
         cfg.x.dim = data.x_dim
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        plain = current(OmegaConf.to_container(cfg, resolve=True))
     check_options(plain["model"], data)
     module = VRNNModule(
         model=plain["model"],
@@ -116,7 +120,7 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
         data={**data.description(), "module": plain["data"]},
         particles=cfg.particles,
         seed=cfg.seed,
-        loss_mean=cfg.loss_mean,
+        loss_mean=cfg.get("loss_mean", "steps"),  # Configurations of older runs have none.
     )
     check_kind(module.model, data, cfg.x.likelihood)
     return plain, data, module
@@ -142,140 +146,16 @@ def untrained_scores(
     return {key.replace("test/", "untrained/"): value for key, value in untrained.figures.items()}
 
 
-def conclude(
-    cfg: "DictConfig", trainer: "Trainer", module: "VRNNModule", figures: dict[str, float]
-) -> None:
-    """Writes metrics.json and samples, and prints the scores and where to look next."""
-    from rich.console import Console
+def started_with() -> tuple[list[str], list[str]]:
+    """The words that start this very run, of a sweep the job's own, and the options among them."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
-    from reports.score_tables import scores_tables
-    from runs.loggers import log_sounds, unsent
-    from runs.samples import generate_raw, write_samples
-
-    folder = Path(cfg.output_dir)
-    module.eval()  # Lightning has put training mode back, and dropout with it.
-    figures |= {
-        "parameters": module.model.parameter_count,
-        "particles": cfg.particles,
-        "epochs": trainer.current_epoch,
-        "updates": trainer.global_step,
-        "best_epoch": getattr(trainer.checkpoint_callback, "best_epoch", 0),
-    }
-    (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
-    if not trainer.fast_dev_run:
-        generated = generate_raw(module, n=8, seed=cfg.seed)
-        files = write_samples(generated, module.hparams["data"], folder / "samples")
-        log_sounds(trainer, [f for f in files if f.suffix == ".wav"], "samples/generated")
-
-    spaces = list(module.hparams["data"]["log_scales"])
-    splits = [split for split in ("untrained", "val", "test") if f"{split}/elbo" in figures]
-    exact = module.model.z_dim == 0
-    console = Console()
-    if splits:
-        console.print(scores_tables(figures, splits, spaces, cfg.particles, exact))
-    epoch = figures["best_epoch"]
-    console.print(
-        f"{module.model.parameter_count:,} parameters, {trainer.global_step:,} updates"
-        + (f"; scores of the best weights, after epoch {epoch:g}" if epoch else "")
-    )
-    names = ("metrics.json", "metrics.csv", "samples/", "checkpoints/")
-    left = [name for name in names if (folder / name).exists()]
-    console.print(f"results: {', '.join(left)} in", soft_wrap=True)
-    console.print(f"  {shown(folder)}", soft_wrap=True)
-    page = show(cfg, trainer, module, figures) if cfg.report and not trainer.fast_dev_run else None
-    if page is not None:
-        console.print(f"to look at: {shown(page)}", soft_wrap=True)
-    bounds = "" if exact else " --k 40"
-    if "checkpoints/" in left:
-        console.print(f"next: python evaluate.py {shown(folder)}{bounds}", soft_wrap=True)
-        console.print(f"      python generate.py {shown(folder)} --n 16", soft_wrap=True)
-    if (recorded := unsent(trainer.loggers)) is not None:
-        console.print(f"      wandb sync {shown(recorded)}", soft_wrap=True)
-
-
-def show(
-    cfg: "DictConfig", trainer: "Trainer", module: "VRNNModule", figures: dict[str, float]
-) -> Path | None:
-    """Draws the run, for its page and for W&B. The results are safe by now, so a failure is told
-    and loses nothing else. Returns the page."""
-    from reports.figures import figures as draw
-    from reports.page import write_report
-    from runs.loggers import log_end
-
-    folder, data = Path(cfg.output_dir), trainer.datamodule  # type: ignore[attr-defined]
-    try:
-        drawn = draw(module, data)
-        log_end(trainer.loggers, figures, drawn)
-        return write_report(folder, drawn)
-    except Exception as error:
-        told = f"{type(error).__name__}: {error}"
-        log.warning("no report.html: %s; python -m reports %s tries again", told, shown(folder))
-        return None
-
-
-def shown(folder: Path) -> Path:
-    """A path as the user would type it."""
-    here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
-
-
-def finished_before(cfg: "DictConfig") -> dict[str, float] | None:
-    """The figures of this job of a sweep if it came to its end before; it is not run again."""
-    from omegaconf import OmegaConf
-
-    from runs.record import finished, options_of
-
-    before = options_of(Path(cfg.output_dir))
-    if before is None:
-        return None
-    if cfg.x.dim is None:  # The run before has taken it from the data.
-        cfg = OmegaConf.merge(cfg, {"x": {"dim": before["x"]["dim"]}})
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    figures = finished(Path(cfg.output_dir), plain)
-    if figures is not None:
-        log.info("%s came to its end before, so it is not run again", cfg.output_dir)
-    return figures
-
-
-def resume_from(cfg: "DictConfig") -> Path | None:
-    """The checkpoint to go on from, a run's last one if its folder is given; `ckpt=last` starts
-    afresh where there is none yet."""
-    from vrnn.checkpoint import find_last
-
-    if cfg.ckpt is None:
-        return None
-    last = cfg.ckpt == "last"
-    named = Path(cfg.output_dir if last else cfg.ckpt)
-    if not last and not named.is_dir():
-        return named
-    found = find_last(named)
-    if found is None and not last:
-        raise ValueError(f"ckpt={named}: there is no checkpoints/last.ckpt in this folder")
-    if found is None:
-        log.warning(
-            "ckpt=last: nothing to resume in %s, so training starts afresh; hydra.run.dir= names "
-            "the folder of an earlier run",
-            cfg.output_dir,
-        )
-    return found
-
-
-def tell_how_to_go_on(folder: Path, sweep: bool) -> None:
-    """Says by which command a run or sweep goes on that was interrupted."""
-    import shlex
-
-    from lightning.pytorch.utilities import rank_zero_only
-
-    if rank_zero_only.rank == 0 and (sweep or (folder / "checkpoints" / "last.ckpt").exists()):
-        program, *words = sys.argv
-        # Hydra wants all options in a row, which -m may not part.
-        start, where = ["python", program], "hydra.run.dir="
-        if sweep:
-            start, where = [*start, "-m"], "hydra.sweep.dir="
-        own = ("-m", "--multirun", where, "ckpt=")
-        words = [word for word in words if not word.startswith(own)]
-        words = [*start, *words, f"{where}{shown(folder)}", "ckpt=last"]
-        print(f"\ninterrupted; to go on: {shlex.join(words)}", file=sys.stderr)
+    if not HydraConfig.initialized():
+        return sys.argv, []
+    words = list(HydraConfig.get().overrides.task)
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    return [sys.argv[0], *words] if sweep else sys.argv, words
 
 
 def best_checkpoint(trainer: "Trainer") -> str | None:
@@ -293,6 +173,7 @@ def main(cfg: "DictConfig") -> float:
     from runs.checks import check_folder, check_given
     from runs.errors import readable_errors
     from runs.fresh import check_fresh
+    from runs.resume import finished_before, tell_how_to_go_on
 
     hydra_cfg = HydraConfig.get()
     cfg.output_dir = hydra_cfg.runtime.output_dir

@@ -13,12 +13,10 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-import vrnn.likelihoods
-import vrnn.likelihoods.autoregressive
-import vrnn.likelihoods.discrete
 from datamodules.base import SequenceData
 from datamodules.loading import class_named
 from runs.record import changed_splits, first_change, flat, options_of
+from vrnn import likelihoods
 from vrnn.checkpoint import read
 from vrnn.likelihoods import Likelihood
 from vrnn.likelihoods.discrete import DiscreteLikelihood
@@ -96,10 +94,8 @@ def check_likelihood(likelihood: object) -> None:
 
 def heads() -> list[str]:
     """The output distributions of this package."""
-    modules = (vrnn.likelihoods, vrnn.likelihoods.autoregressive, vrnn.likelihoods.discrete)
-    found = [getattr(module, name) for module in modules for name in module.__all__]
-    classes = [one for one in found if isinstance(one, type) and issubclass(one, Likelihood)]
-    return [f"{c.__module__}.{c.__name__}" for c in classes if not inspect.isabstract(c)]
+    classes = ((name, getattr(likelihoods, name)) for name in likelihoods.__all__)
+    return [f"vrnn.likelihoods.{name}" for name, c in classes if not inspect.isabstract(c)]
 
 
 def check_given(cfg: DictConfig) -> None:

@@ -6,7 +6,6 @@ import os
 import platform
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 
 from datamodules.base import SequenceData
 from datamodules.files.splits import write_splits
 from datamodules.ragged import Ragged
 from runs.samples import spread
+from vrnn.moved import current
 
 __all__ = [
     "changed_splits",
@@ -40,7 +38,13 @@ FREE = ("ckpt", "output_dir", "report")
 """Options that the results do not depend on."""
 
 
-def record(folder: Path, config: Mapping[str, Any], data: SequenceData) -> None:
+def record(
+    folder: Path,
+    config: Mapping[str, Any],
+    data: SequenceData,
+    command: Sequence[str],
+    overrides: Sequence[str],
+) -> None:
     """Writes <folder>/run.json; changes.patch where the code differs from its commit, with the
     files that git does not know; and splits.csv where the data could be given it.
 
@@ -48,6 +52,8 @@ def record(folder: Path, config: Mapping[str, Any], data: SequenceData) -> None:
 
     Args:
         config: the whole configuration, resolved.
+        command: the words that start this run.
+        overrides: the options among them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     new = (git("ls-files", "--others", "--exclude-standard", "-z", *CODE) or "").split("\0")
@@ -56,8 +62,8 @@ def record(folder: Path, config: Mapping[str, Any], data: SequenceData) -> None:
     if changes:
         (folder / "changes.patch").write_text(changes)
     content = {
-        "command": shlex.join(["python", *command()]),
-        "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
+        "command": shlex.join(["python", *command]),
+        "overrides": list(overrides),
         "seed": config["seed"],
         "commit": git("rev-parse", "HEAD"),
         "changed": bool(changes),
@@ -121,7 +127,7 @@ def first_change(
 ) -> tuple[str, Any, Any] | None:
     """The outermost option that differs between two configurations, with both values; None where
     all but those in `free` are the same."""
-    a, b = (flat(json.loads(json.dumps(config, default=str))) for config in (before, now))
+    a, b = (flat(current(json.loads(json.dumps(config, default=str)))) for config in (before, now))
     # How Hydra is to call, which older runs kept among their options, is none.
     keys = {k for k in a.keys() | b.keys() if k not in free and not k.endswith("._convert_")}
     changed = [k for k in keys if a.get(k) != b.get(k)]
@@ -156,13 +162,6 @@ def hardware() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpus": gpus,
     }
-
-
-def command() -> list[str]:
-    """The words that start this very run: of a sweep, the job's own."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return sys.argv
-    return [sys.argv[0], *HydraConfig.get().overrides.task]
 
 
 def git(*words: str) -> str | None:

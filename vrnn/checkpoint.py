@@ -13,6 +13,7 @@ from torch import nn
 
 from vrnn.models.base import SequenceModel
 from vrnn.module import VRNNModule
+from vrnn.moved import current
 
 __all__ = [
     "CheckpointError",
@@ -139,7 +140,7 @@ def read(file: Path) -> dict[str, Any]:
     )
     if missing:
         refuse(file, f"its hyper_parameters lack {', '.join(sorted(missing))}")
-    return content
+    return {**content, "hyper_parameters": current(hparams)}
 
 
 def check_sums(file: Path) -> None:

@@ -1,16 +1,12 @@
 """What models give to bounds: the densities of sequences, frames, and weighted particles."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.distributions import (
-    Distribution,
-    Independent,
-    Normal,
-)
+from torch.distributions import Distribution, Independent, Normal
 
 from vrnn.layers.state import Gaussian, State
-from vrnn.likelihoods import Likelihood
 
 __all__ = [
     "Frame",
@@ -56,7 +52,8 @@ class Frame(NamedTuple):
     """Mean and standard deviation of `prior`."""
     params: Tensor
     """(B, P), the decoder's outputs."""
-    head: Likelihood
+    head: Callable[[Tensor], Distribution]
+    """The likelihood that they are parameters of."""
 
     @property
     def prior(self) -> Distribution | None:
@@ -66,8 +63,7 @@ class Frame(NamedTuple):
     @property
     def likelihood(self) -> Distribution:
         """p(x_t | z_{<=t}, x_{<t}), at temperature 1."""
-        distribution: Distribution = self.head(self.params)
-        return distribution
+        return self.head(self.params)
 
 
 RESAMPLING = ("multinomial", "systematic", "never")

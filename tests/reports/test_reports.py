@@ -17,8 +17,6 @@ from support.helpers import configure
 from support.pages import check, sound_of
 from support.small_corpora import write
 
-import reports.figures
-import reports.page
 import train
 from datamodules.handwriting.pen import points
 from reports.page import write_comparison, write_report
@@ -252,8 +250,8 @@ def test_a_page_that_fails_does_not_lose_the_run(tmp_path, monkeypatch, caplog, 
     def fail(folder, figures):
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(reports.figures, "figures", lambda module, data: {})
-    monkeypatch.setattr(reports.page, "write_report", fail)
+    monkeypatch.setattr("reports.conclusion.draw", lambda module, data: {})
+    monkeypatch.setattr("reports.conclusion.write_report", fail)
     with caplog.at_level(logging.WARNING):
         figures = train.run(configured(tmp_path, "pen", "trainer.max_epochs=1"))
     assert json.loads((tmp_path / "metrics.json").read_text())["test/elbo"] == figures["test/elbo"]

@@ -66,7 +66,7 @@ TRAIN = {
     "x.likelihood=vrnn.likelihoods.Bernoulli": r"Bernoulli takes other options .* add "
     r"~model.likelihood.components, or choose a model=",
     "x.likelihood=vrnn.likelihoods.Gaussian": r"Gaussian is no likelihood that can be found; "
-    r"x.likelihood= takes one of .*likelihoods.GaussianMixture, .*, vrnn.likelihoods.discrete.MuLawC\w+$",
+    r"x.likelihood= takes one of .*likelihoods.GaussianMixture, .*, vrnn.likelihoods.Pen\w+$",
     "x.likelihood=vrnn.bounds.elbo": r"vrnn.bounds.elbo is no likelihood that can be found",
     "model.likelihood=gaussian": r"model.likelihood=gaussian would replace the options of .* its "
     r"class alone is x.likelihood=, one of .*likelihoods.GaussianMixture",

@@ -62,7 +62,7 @@ def test_what_was_not_committed_is_kept_with_files_that_are_new(
         (repository / name).write_text(text)
 
     monkeypatch.setattr("runs.record.CODE_AT", repository)
-    record(folder, {"seed": 0}, SimpleNamespace(splits={}, splits_by=None))
+    record(folder, {"seed": 0}, SimpleNamespace(splits={}, splits_by=None), ["train.py"], [])
     assert json.loads((folder / "run.json").read_text())["changed"]
     git("apply", str(folder / "changes.patch"), at=copy)
     found = {name: (copy / name).read_text() for name in new if (copy / name).is_file()}

@@ -22,7 +22,7 @@ def unroll_fused(
     noise: Tensor,
     programs: Programs | None = None,
 ) -> Unrolled:
-    """As `unroll_plain`, with the loop and its gradient outside autograd, see `vrnn.engine.tape`."""
+    """As `unroll_plain`, with the loop and its gradient outside autograd (`vrnn.engine.tape`)."""
     return read(cell, *write(cell, *cell.prepare(phi_x, u), state, noise, programs).play())
 
 

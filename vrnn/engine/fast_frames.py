@@ -1,8 +1,8 @@
 """Frames from a VRNN or RNN, one after the other, with little besides the products.
 
 A step is some 50 small operations, so that for narrow batches the time goes into calling them.
-Here they are two tapes (`vrnn.engine.tape`), one up to the parameters of the frame's distribution and one
-from the drawn frame on: on a CPU two calls of compiled code. `SequenceModel.frames` is the
+Here they are two tapes (`vrnn.engine.tape`), one up to the parameters of the frame's distribution
+and one from the drawn frame on: on a CPU two calls of compiled code. `SequenceModel.frames` is the
 specification.
 """
 

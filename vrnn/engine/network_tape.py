@@ -13,8 +13,8 @@ from vrnn.layers.state import State
 __all__ = ["Layer", "dense", "from_state", "mlp", "to_state"]
 
 Layer = tuple[Slot, list[Slot]]
-"""Of a recurrent layer, its pre-activations, in the blocks of its `vrnn.engine.operations.Update`, and its
-state before and after each step, (T + 1, B, H) each."""
+"""Of a recurrent layer, its pre-activations, in the blocks of its
+`vrnn.engine.operations.Update`, and its state before and after each step, (T + 1, B, H) each."""
 
 
 def dense(tape: Tape, x: Slot, weight: Tensor, bias: Tensor, y: Slot | None = None) -> Slot:

@@ -1,9 +1,9 @@
 """The loop over time without autograd inside it, and its gradient as the same loop backwards.
 
-A time step is a list of operations (`vrnn.engine.operations`), a `Tape`. Each knows its own derivative: the
-list runs forwards for t = 1..T and backwards for t = T..1, adding to the gradients of what was
-read. What is known beforehand comes in for all t at once, and a weight's gradient is formed over
-all T * B rows after the loop.
+A time step is a list of operations (`vrnn.engine.operations`), a `Tape`. Each knows its own
+derivative: the list runs forwards for t = 1..T and backwards for t = T..1, adding to the gradients
+of what was read. What is known beforehand comes in for all t at once, and a weight's gradient is
+formed over all T * B rows after the loop.
 """
 
 from collections.abc import Callable, Iterable, Sequence

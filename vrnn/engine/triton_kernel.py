@@ -1,4 +1,4 @@
-"""The time loop of `vrnn.engine.operations` as one kernel of a GPU: the same operations on the same slots.
+"""The time loop as one kernel of a GPU: the operations and slots of `vrnn.engine.operations`.
 
 All blocks of the kernel walk through the steps together. Each computes its tiles of what an
 operation writes, and waits for the others where the next one reads what they wrote. Nothing is

@@ -1,4 +1,4 @@
-"""The operations of a time step laid out for `vrnn.engine.triton_kernel`, which runs all steps in one launch."""
+"""The operations of a time step, laid out for the kernel that runs all steps in one launch."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple

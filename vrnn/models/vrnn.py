@@ -38,8 +38,9 @@ class VRNN(LatentModel):
             (`vrnn.objectives.ELBO`); with the smoothing posterior only.
         mlp_layers: hidden layers of every feed-forward network.
         phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
-        engine: which implementation of the loop over time (`vrnn.engine.unroll`): "fast", which chooses;
-            "native" (compiled), "graph" or "persistent" (both on a GPU), or an error; or "plain".
+        engine: which implementation of the loop over time (`vrnn.engine.unroll`): "fast", which
+            chooses; "native" (compiled), "graph" or "persistent" (both on a GPU), or an error; or
+            "plain".
         dropout: share of the features of x, of what the decoder reads and of its last layer's
             units that training leaves out.
         checkpoint_steps: train on segments of so many steps, one after the other, to save memory

@@ -30,7 +30,7 @@ triton = pytest.importorskip("triton")
 from support.kernel_stand_ins import Compiled, Interpreted, interpret  # noqa: E402
 from triton.runtime.errors import OutOfResources  # noqa: E402
 
-from vrnn.engine import triton_program as persistent
+from vrnn.engine import triton_program  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -41,8 +41,8 @@ def interpreted(monkeypatch):
         pytest.skip("its interpreter does not know NumPy 2.4")
     interpret(monkeypatch)
     walk = Interpreted()
-    monkeypatch.setattr(persistent, "walk", walk)
-    monkeypatch.setattr(persistent, "multiprocessors", lambda device: 3)
+    monkeypatch.setattr(triton_program, "walk", walk)
+    monkeypatch.setattr(triton_program, "multiprocessors", lambda device: 3)
     monkeypatch.setattr(unroll, "reason_against", lambda *of: None)
     return walk
 
@@ -87,13 +87,13 @@ def test_particles_share_what_is_given(interpreted):
 @pytest.mark.parametrize("blocks", [1, 5, 40])
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])
 def test_however_many_blocks_there_are(recurrence, blocks, interpreted, monkeypatch):
-    monkeypatch.setattr(persistent, "multiprocessors", lambda device: blocks)
+    monkeypatch.setattr(triton_program, "multiprocessors", lambda device: blocks)
     assert_as_plain(unroll_persistent, *wide(recurrence))
 
 
 @pytest.mark.parametrize("recurrence", [LSTM, GRU])
 def test_the_inputs_of_a_long_product_are_shared(recurrence, interpreted, monkeypatch):
-    monkeypatch.setattr(persistent, "multiprocessors", lambda device: 4)
+    monkeypatch.setattr(triton_program, "multiprocessors", lambda device: 4)
     encoder, phi_z = GaussianNet(X + 70, 5, 1, Z), MLP(Z, 7)
     cell = VRNNCell(StandardNormal(Z), encoder, phi_z, recurrence(X + 7, 70))
     phi_x, noise = (torch.randn(3, 2, width, requires_grad=True) for width in (X, Z))
@@ -120,14 +120,14 @@ def test_a_block_that_does_not_wait_reads_too_early(launch, interpreted, monkeyp
     """Or else nothing above would show that all waits are there."""
     monkeypatch.setattr(Tape, "on_gpu", True)
     cell, inputs = wide(LSTM, residual=False)
-    waits, missing, programs = persistent.waits, None, []
+    waits, missing, programs = triton_program.waits, None, []
 
     def fewer(moves):
         programs.append(moves)
         number = len(programs) - 1
         return (w and (number, k) != missing for k, w in enumerate(waits(moves)))
 
-    monkeypatch.setattr(persistent, "waits", fewer)
+    monkeypatch.setattr(triton_program, "waits", fewer)
     expected = [x for part in values_and_gradients(unroll_persistent, cell, inputs) for x in part]
     _, constants = interpreted.launches[launch]
     for k, wait in enumerate(constants["WAITS"]):
@@ -161,8 +161,8 @@ def test_in_mixed_precision_it_is_as_exact_as_the_plain_loop(interpreted, monkey
 def test_it_compiles_for_a_gpu(recurrence, kind, monkeypatch, tmp_path):
     """For an H100 or H200, down to machine code; that it runs there tests/test_gpu.py shows."""
     compiled = Compiled(90)
-    monkeypatch.setattr(persistent, "walk", compiled)
-    monkeypatch.setattr(persistent, "multiprocessors", lambda device: 132)
+    monkeypatch.setattr(triton_program, "walk", compiled)
+    monkeypatch.setattr(triton_program, "multiprocessors", lambda device: 132)
     monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
     monkeypatch.setattr(unroll, "reason_against", lambda *of: None)
     monkeypatch.setattr(native, "TYPES", {})

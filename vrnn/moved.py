@@ -1,0 +1,43 @@
+"""Where classes are that checkpoints and runs of earlier versions name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["current"]
+
+MOVED = {
+    "vrnn.autoregressive": "vrnn.likelihoods",
+    "vrnn.discrete": "vrnn.likelihoods",
+    "vrnn.model.RNN": "vrnn.models.rnn",
+    "vrnn.model.VRNN": "vrnn.models.vrnn",
+    "vrnn.srnn": "vrnn.models.srnn",
+    "vrnn.storn": "vrnn.models.storn",
+    "vrnn.dmm": "vrnn.models.dmm",
+    "datamodules.audio": "datamodules.audio.corpus",
+    "datamodules.handwriting.IAM": "datamodules.handwriting.iam",
+    "datamodules.handwriting.SyntheticHandwriting": "datamodules.handwriting.synthetic",
+    "datamodules.speech": "datamodules.audio.speech",
+    "datamodules.synthetic_speech": "datamodules.audio.synthetic",
+    "datamodules.timit": "datamodules.audio.timit",
+    "datamodules.unipen": "datamodules.handwriting.unipen",
+    "callbacks.tracking": "runs.loggers",
+}
+"""The module that a class, or each class of a module, is in now."""
+
+
+def current(node: Any) -> Any:
+    """A description in plain containers whose every `_target_` has the name of today."""
+    if isinstance(node, Mapping):
+        return {
+            key: renamed(value) if key == "_target_" else current(value)
+            for key, value in node.items()
+        }
+    if isinstance(node, list | tuple):
+        return [current(value) for value in node]
+    return node
+
+
+def renamed(target: Any) -> Any:
+    module, _, name = str(target).rpartition(".")
+    place = MOVED.get(str(target)) or MOVED.get(module)
+    return f"{place}.{name}" if place else target
