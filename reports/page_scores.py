@@ -9,8 +9,8 @@ import numpy as np
 from reports.groups import by_scores, unit_of
 from reports.published import incomparable, read_published
 from reports.score_tables import labels, score_rows, spelled, with_error
-from runs.curves import BOUNDS
 from runs.run import Run
+from vrnn.bounds import BOUNDS, Bound
 
 __all__ = ["Table", "Tile", "best_score", "compared", "published", "tables", "tiles"]
 
@@ -42,6 +42,16 @@ def exact(run: Run) -> bool:
     kl = [value for key, value in run.figures.items() if key.endswith("/kl")]
     curves = [curve.y for key, curve in run.curves.items() if key == "val/kl"]
     return not any(kl) and not any(y.any() for y in curves)
+
+
+def estimates() -> dict[str, Bound]:
+    """The bounds that are log p(x) or near it, by the names of their figures."""
+    return {name: bound for name, bound in BOUNDS.items() if bound.of_log_likelihood}
+
+
+def lower_bounds() -> dict[str, str]:
+    """Labels of those that are no more than log p(x), by the names of their figures."""
+    return {name: bound.label for name, bound in BOUNDS.items() if bound.is_lower_bound}
 
 
 def labels_of(run: Run) -> dict[str, str]:
@@ -83,7 +93,7 @@ def tiles(run: Run) -> list[Tile]:
     split = next((s for s in ("test", "val") if f"{s}/elbo" in run.figures), None)
     for name, label in labels_of(run).items():
         key = f"{split}/{name}{suffix}"
-        if split and name in ("elbo", "iwae", "fivo") and key in run.figures:
+        if split and name in lower_bounds() and key in run.figures:
             value = minus(with_error(run.figures, key, digits))
             found.append(Tile(f"{label}, {scored(run, split)}", value, unit))
     kl = f"{split}/kl_per_step"
@@ -108,7 +118,7 @@ def tiles(run: Run) -> list[Tile]:
 
 def progress(run: Run) -> list[Tile]:
     found = []
-    for name, label in ({"elbo": "log p(x)"} if exact(run) else BOUNDS).items():
+    for name, label in ({"elbo": "log p(x)"} if exact(run) else lower_bounds()).items():
         curve = run.curves.get(f"val/{name}_per_step")
         if curve is not None and np.isfinite(curve.y).any():
             best = minus(f"{np.nanmax(np.where(np.isfinite(curve.y), curve.y, np.nan)):,.3f}")
@@ -129,7 +139,7 @@ def published(run: Run) -> tuple[Table, dict[str, Any]] | None:
     digits = 1 if "per sequence" in known["unit"] else 3
     for name, label in {} if incomparable(run) else labels_of(run).items():
         key = f"test/{name}{known['suffix']}"
-        if name in ("elbo", "iwae", "fivo", "paper") and key in run.figures:
+        if name in estimates() and key in run.figures:
             shown = minus(with_error(run.figures, key, digits))
             cells = [f"{run.model or 'this run'} (this run)", label, shown, ""]
             rows.append((run.figures[key], cells, True))
@@ -162,21 +172,21 @@ def compared(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Table]:
         split = "" if group[0].part("test") else f", test split{size}"
         unit, suffix, digits = unit_of(group)
         group.sort(key=lambda run: -best_score(run, suffix))
-        columns = [n for n in ("elbo", "iwae", "fivo", "paper", "kl") if any_has(group, n)]
+        columns = [n for n in (*estimates(), "kl") if any_has(group, n)]
         ks = {run.figures.get("particles") for run in group if run.figures}
-        k = f"-{ks.pop():.0f}" if len(ks) == 1 and None not in ks else ""
-        heads = {"elbo": "ELBO or log p(x)", "iwae": f"IWAE{k}", "fivo": f"FIVO{k}"}
-        heads["paper"] = f"paper{k}*"
+        k = ks.pop() if len(ks) == 1 else None
+        heads = {name: bound.title(k) for name, bound in estimates().items()}
+        heads |= {"elbo": "ELBO or log p(x)", "kl": "KL per step"}
         ended = all(run.status == "finished" for run in group)
         rows = []
         for run in group:
             name = names[run.folder]
             units = {n: ("_per_step", 4) if n == "kl" else (suffix, digits) for n in columns}
-            cells = [cell(run, n, *unit, not k) for n, unit in units.items()]
+            cells = [cell(run, n, *unit, k is None) for n, unit in units.items()]
             rest = [count(run, "parameters"), count(run, "updates"), count(run, "minutes")]
             rest.append("" if ended else run.status)
             rows.append([f"{name} ({run.model})" if run.model else name, *cells, *rest])
-        head = [heads.get(n, "KL per step") for n in columns]
+        head = [heads[n] for n in columns]
         tail = ["parameters", "updates", "minutes", "status"]
         told = [i for i, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
         made.append(
@@ -193,7 +203,7 @@ def compared(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Table]:
 def cell(run: Run, name: str, suffix: str, digits: int, with_k: bool) -> str:
     text = minus(with_error(run.figures, f"test/{name}{suffix}", digits))
     k = run.figures.get("particles")
-    named = text and k and with_k and name in ("iwae", "fivo", "paper")
+    named = text and k and with_k and name in BOUNDS and BOUNDS[name].weighs_particles
     return f"{text}, K = {k:.0f}" if named else text
 
 

@@ -7,6 +7,8 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from vrnn.bounds import BOUNDS
+
 __all__ = ["labels", "score_rows", "scores_tables", "spelled", "with_error"]
 
 UNITS = (
@@ -33,7 +35,7 @@ def scores_tables(
         figures: as in metrics.json, keys `split/name`.
         splits: which splits to show, such as "untrained" and "test".
         spaces: "standardised", "raw", and "paper" where there is one.
-        particles: K of the importance-weighted figures.
+        particles: K, of the figures that depend on it.
         exact: the model has no latent variables, so that all its bounds are its log likelihood.
     """
     tables = []
@@ -55,8 +57,10 @@ def scores_tables(
         notes[0] += ", (that over runs)"
     if exact:
         notes.insert(0, "log p(x) is exact")
-    elif any(f"{split}/paper" in figures for split in splits):
-        notes.insert(0, "* the original script's estimate, not a bound")
+    else:
+        shown = {key.partition("/")[2] for key in figures if key.partition("/")[0] in splits}
+        estimates = [BOUNDS[name].no_bound for name in BOUNDS if name in shown]
+        notes[:0] = [f"* {note}" for note in estimates if note]
     return Group(*tables, f"[dim]{'; '.join(notes)}[/dim]")
 
 
@@ -88,9 +92,7 @@ def labels(particles: int, exact: bool) -> dict[str, str]:
     """What the scores are called, by their names in metrics.json."""
     if exact:
         return {"elbo": "log p(x)"}
-    weighted = {"iwae": f"IWAE-{particles}", "fivo": f"FIVO-{particles}"}
-    rest = {"paper": f"paper-{particles}*", "open_loop": "open loop", "kl": "KL"}
-    return {"elbo": "ELBO", **weighted, **rest}
+    return {name: bound.title(particles) for name, bound in BOUNDS.items()} | {"kl": "KL"}
 
 
 def spelled(space: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from runs.metrics import alike
 
-__all__ = ["BOUNDS", "Curve", "Curves", "panels", "read_curves", "thin"]
+__all__ = ["Curve", "Curves", "panels", "read_curves", "thin"]
 
 
 class Curve(NamedTuple):
@@ -27,15 +27,6 @@ PIECES = 500
 """Of a curve, of which two points each are drawn."""
 
 KL = ("train/kl_per_step", "val/kl_per_step")
-
-BOUNDS = {"elbo": "ELBO", "iwae": "IWAE", "fivo": "FIVO"}
-
-DENSITIES = [
-    f"{split}/{name}_per_step"
-    for split in ("train", "val")
-    for name in (*BOUNDS, "log_likelihood")
-]
-"""Curves whose values depend on the unit of x."""
 
 
 def read_curves(folder: Path) -> tuple[Curves, list[str]]:
@@ -139,10 +130,21 @@ def in_raw_units(curves: Curves) -> Curves:
     """Curves with the standardised densities among them raw, or left out where nobody knows by how
     much these differ."""
     scale = log_scale(curves)
-    rest = {name: curve for name, curve in curves.items() if name not in DENSITIES}
+    densities = {name: curve for name, curve in curves.items() if depends_on_units(name)}
+    rest = {name: curve for name, curve in curves.items() if name not in densities}
     if scale is None:
         return rest
-    return rest | {n: Curve(curves[n].x, curves[n].y - scale) for n in DENSITIES if n in curves}
+    return rest | {name: Curve(c.x, c.y - scale) for name, c in densities.items()}
+
+
+def depends_on_units(name: str) -> bool:
+    """Whether the values of a curve are log densities of standardised x."""
+    # Loads torch, which a sweep's table does without.
+    from vrnn.bounds import is_density
+
+    split, _, figure = name.partition("/")
+    per_step = figure.endswith("_per_step") and is_density(figure.removesuffix("_per_step"))
+    return split in ("train", "val") and per_step
 
 
 def panels(runs: dict[str, Curves]) -> list[dict[str, Any]]:
@@ -204,15 +206,21 @@ def panel(
 
 
 def bound_series(curves: Curves) -> Curves:
-    found = {}
-    logged = [b for b in BOUNDS if f"train/{b}_per_step" in curves]
-    several = len({*logged, *(b for b in BOUNDS if f"val/{b}_per_step" in curves)}) > 1
-    for split, label in (("train", "training"), ("val", "validation")):
-        for name, shown in BOUNDS.items():
-            if f"{split}/{name}_per_step" in curves:
-                key = f"{label}, {shown}" if several else label
-                found[key] = curves[f"{split}/{name}_per_step"]
-    return found
+    # Loads torch, which a sweep's table does without.
+    from vrnn.bounds import BOUNDS
+
+    splits = {"train": "training", "val": "validation"}
+    logged = [
+        (f"{split}/{name}_per_step", label, name)
+        for split, label in splits.items()
+        for name in BOUNDS
+        if f"{split}/{name}_per_step" in curves and BOUNDS[name].is_lower_bound
+    ]
+    several = len({name for _, _, name in logged}) > 1
+    return {
+        f"{label}, {BOUNDS[name].label}" if several else label: curves[key]
+        for key, label, name in logged
+    }
 
 
 def likelihood_series(curves: Curves) -> Curves:

@@ -1,11 +1,14 @@
-"""Lower bounds of the log likelihood, as pure functions of a `Trace`. All figures are in nats.
+"""Lower bounds of the log likelihood, as pure functions, and the table of those that score a
+sequence, `BOUNDS`. All figures are in nats.
 
 A density's value depends on the scale of x: these are in the space of the x given, the
 standardised one; `vrnn.normaliser.convert` takes them elsewhere.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from enum import Enum
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,12 +17,18 @@ from torch.distributions import kl_divergence
 from vrnn.trace import Particles, Trace
 
 __all__ = [
+    "BOUNDS",
+    "Bound",
+    "DEFAULT_BOUNDS",
+    "Source",
     "Terms",
+    "check_bounds",
     "elbo",
     "elbo_terms",
     "filtering_bound",
     "forecast",
     "importance_weighted",
+    "is_density",
     "log_ratio",
     "log_weights",
     "masked",
@@ -189,3 +198,95 @@ def masked(values: Tensor, mask: Tensor) -> Tensor:
         f"a term must be (T, B) = {tuple(mask.shape)}, not {tuple(values.shape)}"
     )
     return torch.where(mask, values, 0.0)
+
+
+def difference(terms: Terms) -> Tensor:
+    return terms.log_likelihood - terms.kl
+
+
+def summed(terms: Terms) -> Tensor:
+    """The ELBO of every sequence, in float64. Shapes: (T, B) -> (B,)."""
+    return difference(terms).double().sum(0)
+
+
+class Source(Enum):
+    """What a bound is computed from, hence what an evaluation runs the model for."""
+
+    TERMS = "trajectories"
+    """`Terms` of every sequence, each (B,), means over K trajectories."""
+    WEIGHTS = "weighted trajectories"
+    """Log weights (T, K, B) of K trajectories."""
+    FILTER = "a particle filter"
+    """`Particles` of a filter of K particles."""
+    OPEN_LOOP = "the model left to itself"
+    """`Terms` of every step, each (T, B), under the model that is fed its own mean instead of x:
+    another model, and none without latent variables."""
+
+
+class Bound(NamedTuple):
+    """A figure that scores a sequence, and how it is called."""
+
+    label: str
+    """Its name in tables and pages, where K follows it if it depends on K."""
+    source: Source
+    compute: Callable[[Any], Tensor]
+    """Computes it from its source: nats per sequence, (B,)."""
+    parts: tuple[str, ...] = ()
+    """Fields of its source that are reported with it."""
+    no_bound: str = ""
+    """Of a figure that may exceed log p(x): what it is, for a footnote."""
+
+    @property
+    def weighs_particles(self) -> bool:
+        """Whether it is another figure for another K."""
+        return self.source in (Source.WEIGHTS, Source.FILTER)
+
+    @property
+    def of_log_likelihood(self) -> bool:
+        """Whether it estimates log p(x), and is log p(x) without latent variables."""
+        return self.source is not Source.OPEN_LOOP
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether it is at most log p(x), in expectation."""
+        return self.of_log_likelihood and not self.no_bound
+
+    def title(self, particles: float | None = None) -> str:
+        """The label with its K, if this is known, and with a star if there is a footnote."""
+        k = f"-{particles:.0f}" if particles is not None and self.weighs_particles else ""
+        return f"{self.label}{k}{'*' if self.no_bound else ''}"
+
+
+BOUNDS = {
+    "elbo": Bound("ELBO", Source.TERMS, difference, parts=Terms._fields),
+    "iwae": Bound("IWAE", Source.WEIGHTS, importance_weighted),
+    "fivo": Bound("FIVO", Source.FILTER, filtering_bound),
+    "paper": Bound(
+        "paper",
+        Source.WEIGHTS,
+        paper_estimate,
+        no_bound="the original script's estimate, not a bound",
+    ),
+    "open_loop": Bound("open loop", Source.OPEN_LOOP, summed),
+}
+"""All figures that `vrnn.evaluation.score` computes, by their names in files and options. Options,
+tables, pages and curves take names and labels from here, so that one more line is enough."""
+
+DEFAULT_BOUNDS = ("elbo", "iwae", "paper")
+
+
+def check_bounds(names: Collection[str], option: str = "bounds") -> None:
+    """Refuses names that are not in `BOUNDS`.
+
+    Raises:
+        ValueError: names them, the option, and those that there are.
+    """
+    unknown = sorted(set(names) - BOUNDS.keys())
+    if unknown:
+        raise ValueError(f"{option} {','.join(unknown)}: choose from {', '.join(BOUNDS)}")
+
+
+def is_density(figure: str) -> bool:
+    """Whether a figure is a log density of x, which depends on the unit of x; a KL is none."""
+    known = (name for bound, row in BOUNDS.items() for name in (bound, *row.parts))
+    return figure != "kl" and figure in known

@@ -1,16 +1,20 @@
 """Scores of sequences under a model, the same whatever their batch, padding or process."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vrnn.bounds import (
+    BOUNDS,
+    DEFAULT_BOUNDS,
+    Bound,
+    Source,
+    Terms,
+    check_bounds,
     elbo_terms,
-    filtering_bound,
-    importance_weighted,
     log_weights,
-    paper_estimate,
     split_particles,
 )
 from vrnn.memory import check_memory
@@ -19,21 +23,9 @@ from vrnn.models.latent import LatentModel
 from vrnn.noise import sequence_noise, sequence_uniform
 from vrnn.particle_filter import particle_filter
 from vrnn.segments import by_segments
-from vrnn.trace import USUAL, Resampling, Trace
+from vrnn.trace import USUAL, Particles, Resampling, Trace
 
-__all__ = ["BOUNDS", "DENSITIES", "score"]
-
-BOUNDS = {
-    "elbo": ("elbo", "log_likelihood", "kl"),
-    "iwae": ("iwae",),
-    "fivo": ("fivo",),
-    "open_loop": ("open_loop",),
-    "paper": ("paper",),
-}
-"""The figures that belong to each bound."""
-
-DENSITIES = ("elbo", "log_likelihood", "iwae", "fivo", "open_loop", "paper")
-"""Figures that are log densities of x, and so depend on the units of x; a KL does not."""
+__all__ = ["score"]
 
 ROWS = 256
 """Sequences times particles that are run at once, which bounds the memory of many particles."""
@@ -52,7 +44,7 @@ def score(
     ids: Tensor,
     particles: int = 1,
     seed: int = 0,
-    bounds: Collection[str] = ("elbo", "iwae", "paper"),
+    bounds: Collection[str] = DEFAULT_BOUNDS,
     resampling: Resampling = USUAL,
     split: str = "test",
 ) -> dict[str, Tensor]:
@@ -64,38 +56,54 @@ def score(
         ids: (B,), the sequences' numbers in their split, which fix their noise (`vrnn.noise`).
         particles: K, draws of the whole latent trajectory; one is enough for a model without
             latents.
-        bounds: keys of `BOUNDS`; for a model without latents they are all the same, and "elbo"
-            always among them, but it has no "open_loop".
+        bounds: keys of `vrnn.bounds.BOUNDS`; for a model without latents they are all log p(x),
+            and "elbo" is always among them, but it has no "open_loop".
         resampling: of the particle filter behind "fivo".
         split: "train", "val" or "test"; the same number has other noise in another split.
 
     Returns:
-        Nats per sequence, each (B,), float64: "elbo", "log_likelihood" and "kl" as means over the
-        K draws; "iwae", "paper" and "fivo", the importance-weighted bound, the original script's
-        estimate and the filtering bound of K particles; "open_loop", one draw of the ELBO of the
-        model left to itself.
+        Nats per sequence, each (B,), float64, by name: the bounds, and with "elbo" its two parts,
+        "log_likelihood" and "kl". The ELBO and its parts are means over the K draws; "open_loop"
+        is one draw.
 
     Raises:
-        ValueError: as of `sequence_noise`, or if the particles of a single sequence need more
-            memory than there is.
+        ValueError: as of `sequence_noise`, if a bound is unknown, or if the particles of a single
+            sequence need more memory than there is.
         FloatingPointError: if all weights of a sequence underflow or are undefined.
     """
+    check_bounds(bounds)
+    wanted = {name: BOUNDS[name] for name in BOUNDS if name in bounds}
     if not isinstance(model, LatentModel):
         none = x.new_zeros(*x.shape[:2], 0)
         (steps, _), _ = by_segments(elbo_terms, model, x, mask, none, SEGMENT)
         exact = steps.double().sum(0)
-        known = {"elbo", *bounds} - {"open_loop"}
-        figures = {name: exact for bound in known for name in BOUNDS[bound]}
-        return figures | {"kl": torch.zeros_like(exact)}
+        terms = Terms(exact, torch.zeros_like(exact))
+        figures = computed({"elbo": BOUNDS["elbo"]}, Source.TERMS, terms)
+        return figures | {name: exact for name in wanted if wanted[name].of_log_likelihood}
+    needed = {bound.source for bound in wanted.values()}
     figures = {}
-    if {"elbo", "iwae", "paper"} & set(bounds):
-        figures |= trajectories(model, x, mask, ids, particles, seed, bounds, split)
-    if "fivo" in bounds:
-        figures["fivo"] = filtered(model, x, mask, ids, particles, seed, resampling, split)
-    if "open_loop" in bounds:
+    if needed & {Source.TERMS, Source.WEIGHTS}:
+        weighted = Source.WEIGHTS in needed
+        means, log_w = trajectories(model, x, mask, ids, particles, seed, weighted, split)
+        figures = computed(wanted, Source.TERMS, means) | computed(wanted, Source.WEIGHTS, log_w)
+    if Source.FILTER in needed:
+        filters = filtered(model, x, mask, ids, particles, seed, resampling, split)
+        parts = [computed(wanted, Source.FILTER, part) for part in filters]
+        figures |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    if Source.OPEN_LOOP in needed:
         noise = sequence_noise(ids, mask, model.z_dim, range(1), seed, x.dtype, split)
-        log_likelihood, kl = elbo_terms(model.open_loop(x, mask, noise), x, mask)
-        figures["open_loop"] = (log_likelihood - kl).double().sum(0)
+        own = elbo_terms(model.open_loop(x, mask, noise), x, mask)
+        figures |= computed(wanted, Source.OPEN_LOOP, own)
+    return figures
+
+
+def computed(bounds: Mapping[str, Bound], source: Source, value: Any) -> dict[str, Tensor]:
+    """Those of the bounds that have this source, and their parts."""
+    figures = {}
+    for name, bound in bounds.items():
+        if bound.source is source:
+            figures[name] = bound.compute(value)
+            figures |= {part: getattr(value, part) for part in bound.parts}
     return figures
 
 
@@ -108,10 +116,9 @@ def filtered(
     seed: int,
     resampling: Resampling,
     split: str,
-) -> Tensor:
-    """The filtering bound of each sequence, (B,), float64."""
+) -> Iterator[Particles]:
+    """Particles of a filter, weights in float64; of so many sequences at a time as fit."""
     check_memory(len(x), particles, model.z_dim)
-    scores = []
     for part in chunks(len(ids), FILTER_ROWS // particles):
         columns = slice(part.start, part.stop)
         own = mask[:, columns]
@@ -120,8 +127,7 @@ def filtered(
         noise = sequence_noise(ids[columns], own, model.z_dim, draws, seed, x.dtype, split)
         filtered = particle_filter(model, x[:, columns], own, noise, uniform, resampling)
         check_weights(filtered.log_w, ids[columns])
-        scores.append(filtering_bound(filtered._replace(log_w=filtered.log_w.double())))
-    return torch.cat(scores)
+        yield filtered._replace(log_w=filtered.log_w.double())
 
 
 def trajectories(
@@ -131,12 +137,11 @@ def trajectories(
     ids: Tensor,
     particles: int,
     seed: int,
-    bounds: Collection[str],
+    weighted: bool,
     split: str,
-) -> dict[str, Tensor]:
-    """The bounds that need K independent trajectories, each (B,), float64."""
-
-    weighted = not {"iwae", "paper"}.isdisjoint(bounds)
+) -> tuple[Terms, Tensor | None]:
+    """Terms of K independent trajectories, their means (B,), and if wanted log weights (T, K, B);
+    float64."""
 
     def terms_of(trace: Trace, x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         weights = (log_weights(trace, x, mask),) if weighted else ()
@@ -151,15 +156,12 @@ def trajectories(
         if weighted:
             log_w.append(split_particles(parts[2], k))
 
-    log_likelihood, kl = torch.cat(terms, dim=1).mean(1)
-    figures = {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
-    if weighted:
-        weights = torch.cat(log_w, dim=1).double()
-        check_weights(weights.cumsum(0), ids)
-        figures["iwae"] = importance_weighted(weights)
-        figures["paper"] = paper_estimate(weights)
-    wanted = {name for bound in bounds for name in BOUNDS[bound]}
-    return {name: value for name, value in figures.items() if name in wanted}
+    means = Terms(*torch.cat(terms, dim=1).mean(1))
+    if not weighted:
+        return means, None
+    weights = torch.cat(log_w, dim=1).double()
+    check_weights(weights.cumsum(0), ids)
+    return means, weights
 
 
 def check_weights(log_w: Tensor, ids: Tensor) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from vrnn.evaluation import DENSITIES
+from vrnn.bounds import is_density
 from vrnn.normaliser import convert
 
 __all__ = ["Scores"]
@@ -68,12 +68,13 @@ class Scores(Metric):
         steps = rows[:, 1]
         result = {"sequences": float(len(rows)), "steps": float(steps.sum())}
         for name, nats in zip(self.names, rows[:, 2:].T, strict=True):
-            for space in self.log_scales if name in DENSITIES else ("standardised",):
+            density = is_density(name)
+            for space in self.log_scales if density else ("standardised",):
                 converted = convert(nats, steps, self.log_scales, "standardised", space)
                 key = name if space == "standardised" else f"{name}_{space}"
                 result |= summary(key, converted, steps)
                 if self.samples is not None:
-                    result |= by_sample(key, result, self.samples, self.discrete)
+                    result |= by_sample(key, result, self.samples, self.discrete and density)
         return result
 
 
@@ -90,15 +91,15 @@ def summary(name: str, nats: Tensor, steps: Tensor) -> dict[str, float]:
 
 
 def by_sample(
-    name: str, figures: Mapping[str, float], samples: int, discrete: bool
+    name: str, figures: Mapping[str, float], samples: int, in_bits: bool
 ) -> dict[str, float]:
-    """`{name}_per_step` for each of the numbers of a frame; if they are log probabilities, in
-    bits of code length too."""
+    """`{name}_per_step` for each of the numbers of a frame; if wanted, in bits of code length
+    too."""
     result = {}
     for suffix, sign in (("", -1), ("_se", 1)):
         if f"{name}_per_step{suffix}" in figures:
             value = figures[f"{name}_per_step{suffix}"] / samples
             result[f"{name}_per_sample{suffix}"] = value
-            if discrete and not name.startswith("kl"):
+            if in_bits:
                 result[f"{name}_bits_per_sample{suffix}"] = sign * value / math.log(2)
     return result

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vrnn import VRNN
-from vrnn.bounds import elbo_terms, log_weights
-from vrnn.evaluation import BOUNDS, score
+from vrnn.bounds import BOUNDS, elbo_terms, log_weights
+from vrnn.evaluation import score
 from vrnn.noise import sequence_noise
 
 
