@@ -10,7 +10,7 @@ from reports.groups import by_scores, unit_of
 from reports.published import incomparable, read_published
 from reports.score_tables import labels, score_rows, spelled, with_error
 from runs.run import Run
-from vrnn.bounds import BOUNDS, Bound
+from vrnn.bounds import BOUNDS
 
 __all__ = ["Table", "Tile", "best_score", "compared", "published", "tables", "tiles"]
 
@@ -44,13 +44,13 @@ def exact(run: Run) -> bool:
     return not any(kl) and not any(y.any() for y in curves)
 
 
-def estimates() -> dict[str, Bound]:
-    """The bounds that are log p(x) or near it, by the names of their figures."""
-    return {name: bound for name, bound in BOUNDS.items() if bound.of_log_likelihood}
+def estimates() -> list[str]:
+    """The figures that are log p(x), or estimate it."""
+    return [name for name, bound in BOUNDS.items() if bound.of_log_likelihood]
 
 
 def lower_bounds() -> dict[str, str]:
-    """Labels of those that are no more than log p(x), by the names of their figures."""
+    """Labels of the figures that are at most log p(x), in expectation."""
     return {name: bound.label for name, bound in BOUNDS.items() if bound.is_lower_bound}
 
 
@@ -175,8 +175,7 @@ def compared(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Table]:
         columns = [n for n in (*estimates(), "kl") if any_has(group, n)]
         ks = {run.figures.get("particles") for run in group if run.figures}
         k = ks.pop() if len(ks) == 1 else None
-        heads = {name: bound.title(k) for name, bound in estimates().items()}
-        heads |= {"elbo": "ELBO or log p(x)", "kl": "KL per step"}
+        heads = labels(k, exact=False) | {"elbo": "ELBO or log p(x)", "kl": "KL per step"}
         ended = all(run.status == "finished" for run in group)
         rows = []
         for run in group:

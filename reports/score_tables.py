@@ -88,11 +88,13 @@ def score_rows(
             yield unit, rows
 
 
-def labels(particles: int, exact: bool) -> dict[str, str]:
-    """What the scores are called, by their names in metrics.json."""
+def labels(particles: float | None, exact: bool) -> dict[str, str]:
+    """What the scores are called, by their names in metrics.json; those that are no bounds have a
+    star. K is left out where it is None."""
     if exact:
         return {"elbo": "log p(x)"}
-    return {name: bound.title(particles) for name, bound in BOUNDS.items()} | {"kl": "KL"}
+    stars = {name: "*" if bound.no_bound else "" for name, bound in BOUNDS.items()}
+    return {n: f"{BOUNDS[n].title(particles)}{stars[n]}" for n in BOUNDS} | {"kl": "KL"}
 
 
 def spelled(space: str) -> str:

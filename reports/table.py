@@ -22,6 +22,7 @@ from runs.errors import readable_errors
 from runs.evaluated import read_evaluated
 from runs.metrics import overrides
 from runs.run import Run, checkpoints, read_run
+from vrnn.bounds import BOUNDS, DEFAULT_BOUNDS
 from vrnn.checkpoint import find_checkpoint, read
 
 __all__ = ["Line", "Part", "parts", "runs_below"]
@@ -31,9 +32,9 @@ log = logging.getLogger(__name__)
 MODELS = ("RNN-Gauss", "RNN-GMM", "VRNN-I-Gauss", "VRNN-Gauss", "VRNN-GMM")
 """The rows of the paper's table."""
 
-RNN_FIGURES = (("log p(x)", "elbo"),)
-VRNN_FIGURES = (("ELBO", "elbo"), ("IWAE-40", "iwae"), ("paper-40", "paper"))
-MUSIC_FIGURES = (("ELBO", "elbo"), ("FIVO-8", "fivo"))
+RNN_FIGURES = ("elbo",)
+VRNN_FIGURES = ("elbo", "iwae", "paper")
+MUSIC_FIGURES = ("elbo", "fivo")
 K = 40
 FILTERED = 8
 PARTICLES = {"iwae": K, "paper": K, "fivo": FILTERED}
@@ -95,8 +96,13 @@ def with_scores(run: Run) -> Run:
 
 
 def of_particles(figures: Mapping[str, float], k: float | None) -> dict[str, float]:
-    kinds = {key: key.partition("/")[2].partition("_")[0] for key in figures}
-    return {key: v for key, v in figures.items() if PARTICLES.get(kinds[key], k) == k}
+    return {key: v for key, v in figures.items() if PARTICLES.get(bound_of(key), k) == k}
+
+
+def bound_of(key: str) -> str:
+    """The name of the bound in the key of a figure, `split/name_unit`; empty where it has none."""
+    figure = key.partition("/")[2]
+    return max((n for n in BOUNDS if f"{figure}_".startswith(f"{n}_")), key=len, default="")
 
 
 def parts(runs: Sequence[Run]) -> list[Part]:
@@ -139,7 +145,9 @@ def lines_of(
     latent = MUSIC_FIGURES if music(siblings) else VRNN_FIGURES
     why = "" if run is None else incomparable(run)
     lines = []
-    for figure, name in RNN_FIGURES if model.startswith("RNN-") else latent:
+    exact = model.startswith("RNN-")
+    for name in RNN_FIGURES if exact else latent:
+        figure = "log p(x)" if exact else BOUNDS[name].title(PARTICLES.get(name))
         key = f"test/{name}{suffix}"
         row = next((r for r in published if (named_here(r), r["bound"]) == (plain, figure)), None)
         fill = None
@@ -147,7 +155,7 @@ def lines_of(
             fill = (
                 train_command(model, data, siblings)
                 if run is None
-                else evaluate_command(run, figure)
+                else evaluate_command(run, name)
             )
         lines.append(
             Line(
@@ -179,10 +187,10 @@ def named_here(row: Mapping[str, Any]) -> str:
     return str(row.get("ours", row["model"]))
 
 
-def evaluate_command(run: Run, figure: str) -> str:
+def evaluate_command(run: Run, name: str) -> str:
     k = "" if run.model.startswith("RNN-") else f" --k {K}"
-    if figure == "FIVO-8":
-        k = f" --bounds elbo,fivo --k {FILTERED}"
+    if name not in DEFAULT_BOUNDS:
+        k = f" --bounds elbo,{name} --k {PARTICLES[name]}"
     return f"python evaluate.py {shlex.quote(str(run.folder))}{k}"
 
 

@@ -47,6 +47,11 @@ class Terms(NamedTuple):
     kl: Tensor
     """KL(q_t || prior_t), analytic, (T, B); 0 without latent variables."""
 
+    @property
+    def elbo(self) -> Tensor:
+        """The share of the ELBO, (T, B)."""
+        return self.log_likelihood - self.kl
+
 
 def elbo_terms(trace: Trace, x: Tensor, mask: Tensor) -> Terms:
     """Computes the ELBO's terms. Shapes: x (T, B, D), mask (T, B)."""
@@ -64,8 +69,7 @@ def elbo(trace: Trace, x: Tensor, mask: Tensor) -> Tensor:
 
     Shapes: x (T, B, D), mask (T, B) -> nats per sequence (B,).
     """
-    terms = elbo_terms(trace, x, mask)
-    return (terms.log_likelihood - terms.kl).sum(0)
+    return elbo_terms(trace, x, mask).elbo.sum(0)
 
 
 def forecast(trace: Trace, mask: Tensor) -> Tensor:
@@ -200,15 +204,6 @@ def masked(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, 0.0)
 
 
-def difference(terms: Terms) -> Tensor:
-    return terms.log_likelihood - terms.kl
-
-
-def summed(terms: Terms) -> Tensor:
-    """The ELBO of every sequence, in float64. Shapes: (T, B) -> (B,)."""
-    return difference(terms).double().sum(0)
-
-
 class Source(Enum):
     """What a bound is computed from, hence what an evaluation runs the model for."""
 
@@ -251,14 +246,14 @@ class Bound(NamedTuple):
         """Whether it is at most log p(x), in expectation."""
         return self.of_log_likelihood and not self.no_bound
 
-    def title(self, particles: float | None = None) -> str:
-        """The label with its K, if this is known, and with a star if there is a footnote."""
+    def title(self, particles: float | None) -> str:
+        """The label, with its K if that is known and counts."""
         k = f"-{particles:.0f}" if particles is not None and self.weighs_particles else ""
-        return f"{self.label}{k}{'*' if self.no_bound else ''}"
+        return f"{self.label}{k}"
 
 
 BOUNDS = {
-    "elbo": Bound("ELBO", Source.TERMS, difference, parts=Terms._fields),
+    "elbo": Bound("ELBO", Source.TERMS, lambda terms: terms.elbo, parts=Terms._fields),
     "iwae": Bound("IWAE", Source.WEIGHTS, importance_weighted),
     "fivo": Bound("FIVO", Source.FILTER, filtering_bound),
     "paper": Bound(
@@ -267,7 +262,7 @@ BOUNDS = {
         paper_estimate,
         no_bound="the original script's estimate, not a bound",
     ),
-    "open_loop": Bound("open loop", Source.OPEN_LOOP, summed),
+    "open_loop": Bound("open loop", Source.OPEN_LOOP, lambda steps: steps.elbo.double().sum(0)),
 }
 """All figures that `vrnn.evaluation.score` computes, by their names in files and options. Options,
 tables, pages and curves take names and labels from here, so that one more line is enough."""
