@@ -4,14 +4,18 @@ import ast
 import doctest
 import importlib
 import itertools
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -23,6 +27,10 @@ from support.small_corpora import write
 import datamodules
 import train
 import vrnn
+from reports import page_scores
+from runs import curves
+from runs.run import read_run
+from vrnn import bounds
 
 DOCS = CONF.with_name("docs")
 PAGES = {path.stem: path.read_text() for path in sorted(DOCS.glob("*.md"))}
@@ -39,13 +47,18 @@ def commands(text: str) -> list[str]:
 
 
 PROGRAMS = sorted({c for text in PAGES.values() for c in commands(text) if c.startswith("python")})
-OURS = ("model=vrnn_laplace", "data=table", "model=state_space")
+OURS = ("model=vrnn_laplace", "data=table", "model=state_space", "renyi")
 """What the page on extending adds."""
+BOUND, BOUND_TEST = "# vrnn/bounds.py, at the end", "# tests/vrnn/test_renyi.py"
 TRAININGS = [
     c for c in PROGRAMS if c.startswith("python train.py") and not any(o in c for o in OURS)
 ]
 ENDLESS = "python -m playground"
-OTHERS = [c for c in PROGRAMS if "train.py" not in c and not c.startswith(ENDLESS)]
+OTHERS = [
+    c
+    for c in PROGRAMS
+    if "train.py" not in c and not c.startswith(ENDLESS) and not any(o in c for o in OURS)
+]
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +186,8 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for block in blocks(kind, PAGES["extending"]):
             first, _, code = block.partition("\n")
             assert len(block.splitlines()) < 50
+            if first == BOUND:
+                continue
             file = tmp_path / first.removeprefix("# ")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(code)
@@ -195,7 +210,7 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", commands(PAGES["extending"]))
+@pytest.mark.parametrize("line", [c for c in commands(PAGES["extending"]) if "train.py" in c])
 def test_an_extension_trains_scores_and_draws(
     line: str, extended: Path, command: Command, tmp_path: Path
 ) -> None:
@@ -211,6 +226,64 @@ def test_an_extension_trains_scores_and_draws(
     assert "FIVO-2" in command("evaluate.py", run, "--bounds", "elbo,iwae,fivo", "--k", 2)
     command("generate.py", run, "--n", 2, "--steps", 5)
     assert (run / "samples" / "generated.png").is_file()
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The new bound of the page on extending, as if `vrnn.bounds` ended with it."""
+    (code,) = (b for b in blocks("python", PAGES["extending"]) if b.startswith(BOUND))
+    before = dict(bounds.BOUNDS)
+    names = dict(vars(bounds))
+    exec(code, names)
+    for name in names.keys() - vars(bounds).keys():
+        monkeypatch.setattr(bounds, name, names[name], raising=False)
+    yield
+    bounds.BOUNDS.clear()
+    bounds.BOUNDS.update(before)
+
+
+@pytest.mark.usefixtures("bound")
+def test_a_new_bound_is_one() -> None:
+    (code,) = (b for b in blocks("python", PAGES["extending"]) if b.startswith(BOUND_TEST))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    tests = [value for name, value in names.items() if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        test()
+
+
+@pytest.mark.usefixtures("bound")
+def test_a_new_bound_is_scored_and_shown_everywhere(
+    run: Path, tmp_path: Path, command: Command
+) -> None:
+    (line,) = (c for c in commands(PAGES["extending"]) if "renyi" in c)
+    _, *words = shlex.split(line.replace("outputs/<date>/<run>", str(run)))
+    file = tmp_path / "scores.json"
+    assert "Rényi-40" in command(*words, "--json", file)
+    figures = json.loads(file.read_text())
+    assert figures["test/elbo"] < figures["test/renyi"] < figures["test/iwae"]
+    scale = figures["test/iwae"] - figures["test/iwae_raw"]
+    assert figures["test/renyi"] - figures["test/renyi_raw"] == pytest.approx(scale)
+
+    few = curves.Curve(np.arange(2), np.zeros(2))
+    logged = {
+        f"{split}/{name}_per_step": few for split in ("train", "val") for name in ("renyi", "kl")
+    }
+    read = read_run(run)._replace(figures=figures, curves=logged)
+    assert "Rényi-40, test" in [tile.label for tile in page_scores.tiles(read)]
+    (table,) = page_scores.compared([read], {run: "mine"})
+    assert "Rényi-40" in table.columns
+    cells = [row[0] for table in page_scores.tables(read) for row in table.rows]
+    assert "Rényi-40, test" in cells
+    assert curves.depends_on_units("val/renyi_per_step")
+    first, *_ = curves.panels({"a": logged})
+    assert [series["name"] for series in first["series"]] == ["training", "validation"]
+
+
+def test_every_bound_is_in_the_table_of_the_page() -> None:
+    section = PAGES["bounds"].partition("## The bounds")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(bounds.BOUNDS)
 
 
 def test_a_new_corpus_says_what_is_wrong(extended: Path) -> None:
