@@ -76,15 +76,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     from reports.score_tables import scores_tables
     from runs.checks import check_split
     from runs.evaluated import CHECKPOINT, fingerprint
+    from vrnn.arguments import check_counts
     from vrnn.bounds import check_bounds
     from vrnn.checkpoint import find_checkpoint, load_module
 
     bounds = set(args.bounds.split(","))
     check_bounds(bounds, "--bounds")
-    for option in ("k", "runs", "limit"):
-        value = getattr(args, option)
-        if value is not None and value < 1:
-            raise ValueError(f"--{option} must be at least 1, not {value}")
+    check_counts("--", k=args.k, runs=args.runs, limit=args.limit)
     if args.seed < 0:
         raise ValueError(f"--seed must not be negative, and is {args.seed}")
     if args.json is not None and (args.json.is_dir() or not args.json.parent.is_dir()):

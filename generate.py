@@ -63,11 +63,10 @@ def generate(args: argparse.Namespace) -> list[Path]:
     from datamodules.loading import load_data
     from runs.checks import check_split
     from runs.samples import generate_raw, write_samples
+    from vrnn.arguments import check_counts
     from vrnn.checkpoint import find_checkpoint, load_module
 
-    for option, value in (("n", args.n), ("steps", args.steps)):
-        if value is not None and value < 1:
-            raise ValueError(f"--{option} must be at least 1, not {value}")
+    check_counts("--", n=args.n, steps=args.steps)
     if args.prime < 0:
         raise ValueError(f"--prime must not be negative, as {args.prime} is")
     if args.overrides and not args.prime:

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from vrnn.arguments import check_counts
 from vrnn.checkpoint import find_last, read
 from vrnn.diagnostics import sigma_range
 
@@ -52,6 +53,7 @@ class Gradients(Callback):
             raise ValueError(
                 f"callbacks.gradients.nonfinite={nonfinite} is not one of {', '.join(ACTIONS)}"
             )
+        check_counts("callbacks.gradients.", most=most)
         if not 0 < smaller < 1:
             raise ValueError(f"callbacks.gradients.smaller must be between 0 and 1, not {smaller}")
         if nonfinite == "rewind" and folder is None:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from datamodules.order import LengthBatches, Pieces, StreamBatches, resumed
 from datamodules.ragged import Ragged
+from vrnn.arguments import check_counts, choose
 from vrnn.batch import SequenceBatch
 
 __all__ = ["SequenceData", "collate", "moments"]
@@ -81,19 +82,17 @@ class SequenceData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"data.batch_size must be at least 1, not {batch_size}")
-        if eval_batch_size is not None and eval_batch_size < 1:
-            raise ValueError(f"data.eval_batch_size must be at least 1, not {eval_batch_size}")
-        if window is not None and window < 1:
-            raise ValueError(f"data.window must be at least 1, not {window}")
-        if carry is not None and (carry < 1 or window is None):
-            raise ValueError(
-                f"data.carry={carry} must be at least 1 and needs data.window, the frames of an "
-                "update"
-            )
-        if max_steps is not None and max_steps < 1:
-            raise ValueError(f"data.max_steps must be at least 1, not {max_steps}")
+        check_counts(
+            "data.",
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            max_steps=max_steps,
+            window=window,
+            carry=carry,
+        )
+        choose("data.crop", crop, ("start", "random"))
+        if carry is not None and window is None:
+            raise ValueError(f"data.carry={carry} needs data.window, the frames of an update")
         if max_steps is not None and carry is not None:
             raise ValueError(
                 f"data.carry={carry} trains on all windows of a sequence in turn, so that neither "
@@ -109,8 +108,6 @@ class SequenceData(LightningDataModule):
             raise ValueError(
                 f"data.centre=true is for binary data, and data={self.name} is of kind {self.kind}"
             )
-        if crop not in ("start", "random"):
-            raise ValueError(f"data.crop={crop} is not one of start, random")
 
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.normaliser, self.max_steps = normaliser, max_steps

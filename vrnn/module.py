@@ -11,7 +11,7 @@ from hydra.utils import get_class, instantiate
 from lightning import LightningModule
 from torch import Tensor
 
-from vrnn.arguments import choose
+from vrnn.arguments import check_counts, choose
 from vrnn.batch import SequenceBatch
 from vrnn.bounds import BOUNDS, DEFAULT_BOUNDS
 from vrnn.evaluation import score
@@ -63,8 +63,7 @@ class VRNNModule(LightningModule):
         loss_mean: str = "steps",
     ) -> None:
         super().__init__()
-        if particles < 1:
-            raise ValueError(f"particles must be at least 1, not {particles}")
+        check_counts(particles=particles)
         choose("loss_mean", loss_mean, ("steps", "sequences"))
         self.save_hyperparameters()
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from vrnn import bounds
-from vrnn.arguments import check_particles, choose
+from vrnn.arguments import check_counts, choose
 from vrnn.layers.state import State
 from vrnn.models.base import SequenceModel
 from vrnn.models.latent import LatentModel
@@ -213,7 +213,8 @@ class IWAE(Objective):
         kl_schedule: str = "linear",
     ) -> None:
         super().__init__(kl_start, kl_steps, kl_schedule)
-        self.particles = check_particles(particles)
+        check_counts("objective.", particles=particles)
+        self.particles = particles
 
     def forward(
         self,
@@ -298,7 +299,8 @@ class FIVO(Objective):
                 "objective.resampling_gradient is that of objective.resampling=multinomial, not "
                 f"of {resampling}"
             )
-        self.particles = check_particles(particles)
+        check_counts("objective.", particles=particles)
+        self.particles = particles
         self.resampling_gradient = resampling_gradient
 
     def forward(

@@ -15,6 +15,7 @@ from datamodules.files.download import fetch
 from datamodules.files.problems import Missing, check_missing, report
 from datamodules.files.splits import SPLITS, check_apart, check_shares, read_lists, shares
 from datamodules.ragged import Ragged
+from vrnn.arguments import check_counts
 
 __all__ = ["AudioCorpus", "AudioFolder", "ByShares"]
 
@@ -63,8 +64,7 @@ class AudioCorpus(AudioFrames):
         if tail not in ("drop", "fill"):
             raise ValueError(f"data.tail={tail} is not one of drop, fill")
         check_missing(missing)
-        if processes is not None and processes < 1:
-            raise ValueError(f"data.processes must be at least 1, not {processes}")
+        check_counts("data.", processes=processes)
         if download and not self.archives:
             raise ValueError(f"data={self.name} cannot be downloaded: {self.source}")
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from datamodules.base import SequenceData
 from datamodules.ragged import Ragged
+from vrnn.arguments import check_counts
 
 __all__ = ["AudioFrames", "sound_moments"]
 
@@ -29,8 +30,7 @@ class AudioFrames(SequenceData):
         self, frame: int = 200, rate: int = 16000, normaliser: str = "global", **kwargs: Any
     ) -> None:
         super().__init__(normaliser=normaliser, **kwargs)
-        if frame < 1 or rate < 1:
-            raise ValueError(f"data.frame={frame} and data.rate={rate} must be at least 1")
+        check_counts("data.", frame=frame, rate=rate)
 
         self.rate = float(rate)
         self.columns = tuple(map(str, range(frame)))

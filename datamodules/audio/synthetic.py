@@ -11,6 +11,7 @@ from datamodules.audio.shards import cut
 from datamodules.audio.vocal_tract import RATE, sound
 from datamodules.audio.voice import CONTROL, Voice, articulate, draw_voice
 from datamodules.ragged import Ragged
+from vrnn.arguments import check_counts
 
 __all__ = ["SyntheticSpeech", "Utterance", "draw_words", "utterance"]
 
@@ -45,8 +46,7 @@ def utterance(seed: int, index: int, speakers: int) -> Utterance:
     Speakers take turns: utterance i is by speaker i mod `speakers`, whose voice depends on
     `seed` and the speaker alone.
     """
-    if speakers < 1:
-        raise ValueError(f"there must be at least one speaker, not {speakers}")
+    check_counts(speakers=speakers)
 
     speaker = index % speakers
     voice = draw_voice(np.random.default_rng([seed, 0, speaker]))
@@ -81,11 +81,13 @@ class SyntheticSpeech(AudioFrames):
         **kwargs: Any,
     ) -> None:
         super().__init__(rate=RATE, **kwargs)
-        if min(utterances, val_utterances, test_utterances, speakers) < 1:
-            raise ValueError(
-                "data.utterances, val_utterances, test_utterances and speakers must all be at "
-                "least 1"
-            )
+        check_counts(
+            "data.",
+            utterances=utterances,
+            val_utterances=val_utterances,
+            test_utterances=test_utterances,
+            speakers=speakers,
+        )
 
         self.counts = {"train": utterances, "val": val_utterances, "test": test_utterances}
         self.speakers, self.corpus_seed = speakers, corpus_seed

@@ -7,6 +7,7 @@ from rich.progress import track
 from datamodules.handwriting.base import PenData
 from datamodules.handwriting.writer import Style, line
 from datamodules.ragged import Ragged
+from vrnn.arguments import check_counts
 
 __all__ = ["SyntheticHandwriting"]
 
@@ -34,10 +35,9 @@ class SyntheticHandwriting(PenData):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if min(lines, val_lines, test_lines, writers) < 1:
-            raise ValueError(
-                "data.lines, val_lines, test_lines and writers must all be at least 1"
-            )
+        check_counts(
+            "data.", lines=lines, val_lines=val_lines, test_lines=test_lines, writers=writers
+        )
 
         self.counts = {"train": lines, "val": val_lines, "test": test_lines}
         self.writers, self.corpus_seed = writers, corpus_seed

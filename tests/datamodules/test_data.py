@@ -133,6 +133,11 @@ def test_the_description_is_plain_and_enough(tmp_path: Path) -> None:
         ({"train": [np.ones((4, 3), np.float32)]}, {}, "constant in the training split: a, b"),
         ({}, {"normaliser": "best"}, "data.normaliser=best is not one of"),
         ({}, {"batch_size": 0}, "data.batch_size must be at least 1, not 0"),
+        ({}, {"eval_batch_size": 0}, "data.eval_batch_size must be at least 1, not 0"),
+        ({}, {"max_steps": 0}, "data.max_steps must be at least 1, not 0"),
+        ({}, {"window": -1}, "data.window must be at least 1, not -1"),
+        ({}, {"window": 4, "carry": 0}, "data.carry must be at least 1, not 0"),
+        ({}, {"carry": 4}, "data.carry=4 needs data.window"),
     ],
 )
 def test_unusable_data_is_named(splits: dict, options: dict, message: str) -> None:

@@ -16,7 +16,7 @@ from torch.distributions import Distribution, constraints
 from torch.nn.functional import softplus
 from torch.utils.checkpoint import checkpoint
 
-from vrnn.arguments import check_at_least_1
+from vrnn.arguments import check_counts
 from vrnn.layers.feedforward import Linear
 from vrnn.layers.recurrent import GRU
 from vrnn.layers.state import State, at_least_float32
@@ -158,7 +158,7 @@ class AutoregressiveBernoulli(AutoregressiveLikelihood):
 
     def __init__(self, x_dim: int, hidden: int = 128) -> None:
         super().__init__()
-        check_at_least_1(hidden=hidden)
+        check_counts("model.likelihood.", hidden=hidden)
 
         self.x_dim, self.hidden = x_dim, hidden
         self.size = x_dim + hidden
@@ -233,9 +233,9 @@ class AutoregressiveGaussianMixture(AutoregressiveLikelihood):
         context: int = 4,
     ) -> None:
         super().__init__()
-        check_at_least_1(hidden=hidden, block=block, context=context)
+        check_counts("model.likelihood.", hidden=hidden, block=block, context=context)
         if x_dim % block != 0:
-            raise ValueError(f"likelihood.block={block} does not divide x_dim={x_dim}")
+            raise ValueError(f"model.likelihood.block={block} does not divide x_dim={x_dim}")
 
         self.x_dim, self.components, self.hidden = x_dim, components, hidden
         self.block, self.context, self.blocks = block, context, x_dim // block

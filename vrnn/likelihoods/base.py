@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from vrnn.layers.state import at_least_float32
 
-__all__ = ["Likelihood", "check_components"]
+__all__ = ["Likelihood", "mixture_logits"]
 
 
 class Likelihood(nn.Module, ABC):
@@ -63,9 +63,3 @@ class Likelihood(nn.Module, ABC):
 def mixture_logits(components: int) -> int:
     """A single component needs no weight."""
     return components if components > 1 else 0
-
-
-def check_components(components: int) -> int:
-    if components < 1:
-        raise ValueError(f"likelihood.components must be at least 1, not {components}")
-    return components

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vrnn.arguments import check_counts
 from vrnn.layers.feedforward import SIGMA_BIAS, positive
 from vrnn.layers.state import at_least_float32
-from vrnn.likelihoods.base import Likelihood, check_components
+from vrnn.likelihoods.base import Likelihood
 from vrnn.likelihoods.levels import Grid, LogisticMixtureDistribution, MuLawDistribution
 
 __all__ = ["DiscreteLikelihood", "DiscretisedLogisticMixture", "MuLawCategorical"]
@@ -54,8 +55,9 @@ class DiscretisedLogisticMixture(DiscreteLikelihood):
         scale: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        check_counts("model.likelihood.", components=components)
 
-        self.x_dim, self.components = x_dim, check_components(components)
+        self.x_dim, self.components = x_dim, components
         self.size = 3 * components * x_dim
         self.grid = Grid(x_dim, levels, lowest, shift, scale)
 

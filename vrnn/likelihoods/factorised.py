@@ -5,9 +5,10 @@ from torch import Tensor
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Distribution, Independent, Normal
 
+from vrnn.arguments import check_counts
 from vrnn.layers.feedforward import SIGMA_BIAS, positive
 from vrnn.layers.state import at_least_float32
-from vrnn.likelihoods.base import Likelihood, check_components, mixture_logits
+from vrnn.likelihoods.base import Likelihood, mixture_logits
 from vrnn.likelihoods.distributions import (
     GaussianMixtureDistribution,
     PenDistribution,
@@ -37,8 +38,9 @@ class GaussianMixture(Likelihood):
 
     def __init__(self, x_dim: int, components: int = 1) -> None:
         super().__init__()
+        check_counts("model.likelihood.", components=components)
 
-        self.x_dim, self.components = x_dim, check_components(components)
+        self.x_dim, self.components = x_dim, components
         self.size = 2 * components * x_dim + mixture_logits(components)
 
     def bias(self, means: Tensor | None = None) -> Tensor:
@@ -97,8 +99,9 @@ class PenMixture(Likelihood):
                 "numbers; of pen trajectories leave x.dim at its default, of other data choose "
                 "x.likelihood=vrnn.likelihoods.GaussianMixture"
             )
+        check_counts("model.likelihood.", components=components)
 
-        self.x_dim, self.components = x_dim, check_components(components)
+        self.x_dim, self.components = x_dim, components
         self.size = 1 + 5 * components + mixture_logits(components)
         # Where the five numbers of a component stand.
         firsts = [1, 2, 1 + 2 * components, 2 + 2 * components, 1 + 4 * components]

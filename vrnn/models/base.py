@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from vrnn.arguments import check_sizes, check_temperatures
+from vrnn.arguments import check_counts, check_temperatures
 from vrnn.layers.feedforward import MLP, Linear
 from vrnn.layers.state import Gaussian, State, top
 from vrnn.likelihoods import Likelihood
@@ -53,11 +53,9 @@ class SequenceModel(nn.Module, ABC):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_sizes(x_dim=x_dim)
+        check_counts("model.", x_dim=x_dim, checkpoint_steps=checkpoint_steps)
         if not 0 <= dropout < 1:
             raise ValueError(f"model.dropout must be in [0, 1), not {dropout}")
-        if checkpoint_steps is not None:
-            check_sizes(checkpoint_steps=checkpoint_steps)
         if likelihood.x_dim != x_dim:
             raise ValueError(
                 f"model.x_dim is {x_dim}, but model.likelihood describes frames of "
@@ -211,8 +209,7 @@ class SequenceModel(nn.Module, ABC):
         Raises:
             ValueError: as of `stream`, or if there are fewer steps than one.
         """
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, not {steps}")
+        check_counts(steps=steps)
         xs = self.draw_frames(
             lambda frame: frame.x, steps, batch, prime, temperature_z, temperature_x, seed
         )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from vrnn.arguments import check_sizes
+from vrnn.arguments import check_counts
 from vrnn.cell import Cell
 from vrnn.layers.feedforward import MLP, SIGMA_BIAS, Linear, positive
 from vrnn.layers.recurrent import GRU
@@ -144,7 +144,8 @@ class DMM(LatentModel):
         checkpoint_steps: int | None = None,
         normaliser: Normaliser | None = None,
     ) -> None:
-        check_sizes(
+        check_counts(
+            "model.",
             z_dim=z_dim,
             hidden=hidden,
             mlp_layers=mlp_layers,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vrnn.arguments import check_sizes, choose
+from vrnn.arguments import check_counts, choose
 from vrnn.engine.fast_frames import Networks, fast_frames
 from vrnn.layers.feedforward import MLP
 from vrnn.layers.recurrent import RECURRENCES
@@ -43,7 +43,8 @@ class RNN(SequenceModel):
         normaliser: Normaliser | None = None,
     ) -> None:
         choose("model.rnn", rnn, RECURRENCES)
-        check_sizes(
+        check_counts(
+            "model.",
             hidden=hidden,
             rnn_layers=rnn_layers,
             mlp_layers=mlp_layers,

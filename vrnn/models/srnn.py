@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vrnn.arguments import check_sizes, choose
+from vrnn.arguments import check_counts, choose
 from vrnn.cell import Cell, Unrolled
 from vrnn.layers.feedforward import MLP, GaussianNet
 from vrnn.layers.recurrent import GRU
@@ -104,7 +104,8 @@ class SRNN(LatentModel):
         normaliser: Normaliser | None = None,
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
-        check_sizes(
+        check_counts(
+            "model.",
             z_dim=z_dim,
             hidden=hidden,
             mlp_layers=mlp_layers,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vrnn.arguments import check_sizes, choose
+from vrnn.arguments import check_counts, choose
 from vrnn.cell import Unrolled, VRNNCell
 from vrnn.engine.fast_frames import Networks, fast_frames
 from vrnn.engine.unroll import ENGINES
@@ -83,7 +83,8 @@ class VRNN(LatentModel):
             raise ValueError(
                 f"model.forecast=true needs model.posterior=smoothing, not {posterior}"
             )
-        check_sizes(
+        check_counts(
+            "model.",
             z_dim=z_dim,
             hidden=hidden,
             rnn_layers=rnn_layers,

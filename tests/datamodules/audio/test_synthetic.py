@@ -20,7 +20,7 @@ def test_an_utterance_depends_on_its_seed_and_index_alone() -> None:
         assert other.text != said.text and not np.array_equal(
             other.samples[:2000], said.samples[:2000]
         )
-    with pytest.raises(ValueError, match="at least one speaker, not 0"):
+    with pytest.raises(ValueError, match="speakers must be at least 1, not 0"):
         utterance(0, 0, 0)
 
 
@@ -85,8 +85,8 @@ def test_the_normaliser_is_one_mean_and_one_deviation_of_all_training_samples() 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"utterances": 0}, "data.utterances, .* must all be at least 1"),
-        ({"frame": 0}, "data.frame=0 .* must be at least 1"),
+        ({"utterances": 0}, "data.utterances must be at least 1, not 0"),
+        ({"frame": 0}, "data.frame must be at least 1, not 0"),
         ({"normaliser": "coordinate"}, "data.normaliser=coordinate is not one of global, none"),
         ({"frame": 10**6}, "data.frame=1000000 is longer than .* of the train split"),
     ],
