@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from vrnn.layers.feedforward import Linear
-from vrnn.layers.recurrent import Recurrence
+from vrnn.layers.recurrent import Gated, Recurrence
 
 __all__ = ["MaxNorm", "incoming"]
 
@@ -17,12 +17,28 @@ class MaxNorm(Callback):
     `norm`, separately for each of the inputs that meet in it.
 
     Recurrent matrices and biases are left alone, as in the original code, whose bound is 1.9365.
+    Of a recurrence that is neither LSTM nor GRU, the bound is on every
+    `vrnn.layers.feedforward.Linear` in it, and on nothing else.
     """
 
     def __init__(self, norm: float) -> None:
         if not norm > 0:
             raise ValueError(f"callbacks.max_norm.norm must be above 0, not {norm}")
         self.norm = norm
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses a recurrence whose matrices it cannot tell apart.
+
+        Raises:
+            ValueError: naming it.
+        """
+        for module in pl_module.model.modules():
+            if isinstance(module, Recurrence) and next(incoming(module), None) is None:
+                raise ValueError(
+                    f"callbacks.max_norm cannot tell which matrices of {type(module).__name__} "
+                    "read its inputs; make them vrnn.layers.feedforward.Linear, or leave the "
+                    "bound out by ~callbacks.max_norm"
+                )
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -43,7 +59,7 @@ def incoming(model: nn.Module) -> Iterator[Tensor]:
     for module in model.modules():
         if isinstance(module, Linear):
             yield from module.weight.split(module.parents, dim=1)
-        if isinstance(module, Recurrence):
+        if isinstance(module, Gated):
             first, *above = module.input_weights
             yield from first.split(module.parents, dim=1)
             yield from above

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vrnn.engine.network_tape import unknown
 from vrnn.layers.feedforward import MLP, GaussianNet, StandardNormal, dense_layers, positive
 from vrnn.layers.onednn import linear
-from vrnn.layers.recurrent import Recurrence, unknown
+from vrnn.layers.recurrent import Gated, Recurrence
 from vrnn.layers.state import Gaussian, State, at_least_float32, top
 
 __all__ = ["Cell", "Step", "Unrolled", "VRNNCell"]
@@ -149,22 +150,25 @@ class VRNNCell(Cell):
         return self.rnn.step(torch.cat([phi_x, phi_z], dim=-1), state)
 
     @property
-    def is_linear_first(self) -> bool:
-        """phi_x and u come in by products alone: nobody has put a network or a method of his own
-        in the place of those here."""
-        return type(self) is VRNNCell and unknown(self.encoder, self.rnn) is None
+    def gated(self) -> Gated | None:
+        """The recurrence, where phi_x and u come in by products alone: it is one with gates, and
+        nobody has put a network or a method of his own in the place of those here."""
+        known = type(self) is VRNNCell and unknown(self.encoder, self.rnn) is None
+        return self.rnn if known and isinstance(self.rnn, Gated) else None
 
     def prepare(self, phi_x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """The shares of phi_x in the gates and of u in the encoder's first layer, both linear."""
-        if not self.is_linear_first:
+        rnn = self.gated
+        if rnn is None:
             return super().prepare(phi_x, u)
         first = dense_layers(self.encoder.hidden)[0]
-        gates_x = self.rnn.input_weights[0][:, : phi_x.shape[-1]]
-        from_x = linear(phi_x, gates_x, self.rnn.biases[0])
+        gates_x = rnn.input_weights[0][:, : phi_x.shape[-1]]
+        from_x = linear(phi_x, gates_x, rnn.biases[0])
         return from_x, linear(u, first.weight[:, : u.shape[-1]], first.bias)
 
     def step_prepared(self, from_x: Tensor, from_u: Tensor, state: State, noise: Tensor) -> Step:
-        if not self.is_linear_first:
+        rnn = self.gated
+        if rnn is None:
             return super().step_prepared(from_x, from_u, state, noise)
         h = top(state)
         first, *rest = dense_layers(self.encoder.hidden)
@@ -178,6 +182,6 @@ class VRNNCell(Cell):
         std = positive(a)
         z = mean + std * noise
         phi_z = self.features(z, h)
-        gates_z = self.rnn.input_weights[0][:, -phi_z.shape[-1] :]
-        state = self.rnn.step_from_gates(from_x + F.linear(phi_z, gates_z), state)
+        gates_z = rnn.input_weights[0][:, -phi_z.shape[-1] :]
+        state = rnn.step_from_gates(from_x + F.linear(phi_z, gates_z), state)
         return Step(z, mean, std, phi_z, state)

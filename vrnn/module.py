@@ -185,14 +185,18 @@ class VRNNModule(LightningModule):
         return int(np.random.SeedSequence(key).generate_state(use + 1)[use])
 
     def initial_state(self, batch: SequenceBatch) -> State | None:
-        """Where the batch's rows start: where they ended in the batch before, or at h_0 = 0."""
+        """Where the batch's rows start: where they ended in the batch before, or at h_0."""
         if batch.continues is None or self.carried is None:
             return None
         goes_on = batch.continues.repeat(self.objective.particles)[:, None]
         # After a batch that was skipped its rows begin anew.
         for s in self.carried:
             goes_on = goes_on & s.isfinite().all(0).all(-1, keepdim=True)
-        return tuple(torch.where(goes_on, s, 0.0) for s in self.carried)
+        begun = self.model.initial(len(goes_on))
+        return tuple(
+            torch.where(goes_on, s, first.to(s))
+            for s, first in zip(self.carried, begun, strict=True)
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.carried is not None:

@@ -1,4 +1,4 @@
-"""Where classes are that checkpoints and runs of earlier versions name."""
+"""What checkpoints and runs of earlier versions call otherwise, or do not say."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,14 +24,23 @@ MOVED = {
 }
 """The module that a class, or each class of a module, is in now."""
 
+ADDED = {
+    f"vrnn.{place}": {"rnn": "gru"}
+    for model in ("SRNN", "STORN", "DMM")
+    for place in (model, f"models.{model.lower()}.{model}")
+}
+"""Options that a class had no name for, with what it did."""
+
 
 def current(node: Any) -> Any:
-    """A description in plain containers whose every `_target_` has the name of today."""
+    """A description in plain containers whose every `_target_` has the name of today, and the
+    options of today that an earlier version had no name for."""
     if isinstance(node, Mapping):
-        return {
+        now = {
             key: renamed(value) if key == "_target_" else current(value)
             for key, value in node.items()
         }
+        return {**ADDED.get(now.get("_target_", ""), {}), **now}
     if isinstance(node, list | tuple):
         return [current(value) for value in node]
     return node

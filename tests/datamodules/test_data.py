@@ -178,7 +178,7 @@ def test_random_pieces_are_new_in_every_epoch_and_lie_anywhere() -> None:
     assert {start for _, start in short} == {0.0}
     assert min(first)[1] < 10 and max(first)[1] > 37 and max(last)[1] > 65
     assert max(first)[1] <= 46 and max(last)[1] <= 76
-    with pytest.raises(ValueError, match=r"data\.crop=middle is not one of start, random"):
+    with pytest.raises(ValueError, match=r"data\.crop=middle is not one of random, start"):
         Signals(given, crop="middle")
 
 

@@ -43,7 +43,7 @@ TRAIN = {
     "data.batch_size=0": r"data.batch_size must be at least 1, not 0",
     "data.eval_batch_size=0": r"data.eval_batch_size must be at least 1, not 0",
     "data.max_steps=0": r"data.max_steps must be at least 1, not 0",
-    "callbacks.gradients.most=0": r"callbacks.gradients.most must be at least 1, not 0",
+    "+callbacks.gradients.most=0": r"callbacks.gradients.most must be at least 1, not 0",
     "data.lines=0": r"data.lines must be at least 1, not 0",
     "data.normaliser=foo": r"data.normaliser=foo is not one of coordinate, none, paper",
     "model.rnn=foo": r"model.rnn=foo is not one of gru, lstm",

@@ -25,3 +25,12 @@ def generative(trace):
     """Parameters of prior and likelihood, (T, B, P)."""
     latent = [] if trace.prior is None else [flat(trace.prior)]
     return torch.cat([*latent, flat(trace.likelihood)], -1)
+
+
+def noise_that_draws(model, x, z):
+    """The noise with which inference on x draws exactly z, a differentiable function of x."""
+    noise = torch.zeros_like(z)
+    for t in range(len(z) if model.z_dim else 0):
+        q = model.trace(x, noise=noise).posterior
+        noise = torch.cat([noise[:t], ((z - q.mean) / q.stddev)[t : t + 1], noise[t + 1 :]])
+    return noise

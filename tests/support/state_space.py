@@ -5,7 +5,7 @@ import torch
 from support.linear_gaussian import set_gaussian, set_pairs, signed
 
 from vrnn import VRNN
-from vrnn.layers.recurrent import Recurrence
+from vrnn.layers.recurrent import Gated
 from vrnn.likelihoods import GaussianMixture
 
 
@@ -108,7 +108,7 @@ class StateSpace:
         return model
 
 
-class Linear(Recurrence):
+class Linear(Gated):
     """h_t = W x_t + U h_{t-1} + b."""
 
     gates = tensors = 1
@@ -116,10 +116,6 @@ class Linear(Recurrence):
     @staticmethod
     def update(wx, uh, state):
         return (wx + uh,)
-
-    def sequence(self, x, state):
-        states = [state := self.step(x_t, state) for x_t in x]
-        return torch.stack([h[-1] for (h,) in states]), state
 
 
 def draw(exact, T, seed=1):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support.densities import flat, generative
+from support.densities import flat, generative, noise_that_draws
 
 from vrnn import DMM, RNN, SRNN, STORN, VRNN, bounds
 from vrnn.layers.state import top
@@ -16,15 +16,6 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 BLIZZARD = {"x_dim": 200, "hidden": 4000, "mlp_layers": 4}
 IAM = {"x_dim": 3, "hidden": 1200}
-
-
-def noise_that_draws(model, x, z):
-    """The noise with which inference on x draws exactly z, a differentiable function of x."""
-    noise = torch.zeros_like(z)
-    for t in range(len(z) if model.z_dim else 0):
-        q = model.trace(x, noise=noise).posterior
-        noise = torch.cat([noise[:t], ((z - q.mean) / q.stddev)[t : t + 1], noise[t + 1 :]])
-    return noise
 
 
 def dependence(parameters, x):

@@ -9,7 +9,14 @@ from vrnn import RNN, VRNN, bounds
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-CARRIED = ["filtering-lstm", "filtering-gru-deep", "srnn-filtering", "rnn-lstm-deep", "rnn-gru"]
+CARRIED = [
+    "filtering-lstm",
+    "filtering-gru-deep",
+    "srnn-filtering",
+    "srnn-filtering-lstm",
+    "rnn-lstm-deep",
+    "rnn-gru",
+]
 
 
 def scores(model, x, mask, noise):

@@ -9,6 +9,7 @@ from vrnn.engine.network_tape import dense, from_state, mlp, to_state
 from vrnn.engine.operations import ReLU, Sample
 from vrnn.engine.tape import Programs, Tape
 from vrnn.layers.feedforward import GaussianNet, dense_layers, positive
+from vrnn.layers.recurrent import Gated
 from vrnn.layers.state import State, at_least_float32
 
 __all__ = ["read", "unroll_fused", "write"]
@@ -37,6 +38,7 @@ def write(
     """The step of the cell, from what it prepared, as a tape whose outputs are those that `read`
     takes."""
     rnn, H = cell.rnn, cell.rnn.hidden
+    assert isinstance(rnn, Gated)
     first, *encoder = dense_layers(cell.encoder.hidden)
 
     inputs = (from_x, from_u, *state, noise, *cell.parameters())
@@ -78,5 +80,5 @@ def read(
 ) -> Unrolled:
     """Shapes: (T, B, *); of `final`, (1, B, H) for each layer of each of the state's tensors."""
     mean, a = at_least_float32(out).chunk(2, dim=-1)
-    state = torch.cat(final).unflatten(0, (cell.rnn.tensors, cell.rnn.layers)).unbind()
+    state = torch.cat(final).unflatten(0, (-1, cell.rnn.layers)).unbind()
     return Unrolled(z, mean, positive(a), phi_z, h, state)

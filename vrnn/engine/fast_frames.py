@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vrnn.engine.network_tape import dense, from_state, mlp, to_state
+from vrnn.engine.network_tape import dense, from_state, mlp, to_state, unknown
 from vrnn.engine.operations import ReLU, Sample, Slot
 from vrnn.engine.tape import Tape
 from vrnn.layers.feedforward import MLP, GaussianNet, dense_layers, positive
-from vrnn.layers.recurrent import Recurrence, unknown
+from vrnn.layers.recurrent import Gated, Recurrence
 from vrnn.layers.state import Gaussian, State
 from vrnn.models.base import SequenceModel
 from vrnn.trace import Frame
@@ -44,7 +44,7 @@ def fast_frames(
 ) -> Iterator[Frame]:
     """As `SequenceModel.frames`. The weights have to stay as they are while it runs."""
     with torch.inference_mode(False), torch.no_grad():
-        step = Step(networks, state)
+        step = FrameTapes(networks, state)
     model = networks.model
     for noise_t in noise:
         params = step.draw(noise_t)
@@ -55,7 +55,7 @@ def fast_frames(
         step.advance()
 
 
-class Step:
+class FrameTapes:
     """A step of generation in two halves, on memory of its own.
 
     Args:
@@ -68,6 +68,7 @@ class Step:
 
     def __init__(self, networks: Networks, state: State) -> None:
         model, rnn, self.prior, phi_z = networks
+        assert isinstance(rnn, Gated)
         net = self.prior if isinstance(self.prior, GaussianNet) else None
         first, *decoder = dense_layers(model.decoder)
         prior = dense_layers(net.hidden) if net else []

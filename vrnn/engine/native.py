@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Operation", "Program", "Slot", "library", "serves"]
+__all__ = ["NativeOperation", "NativeProgram", "NativeSlot", "library", "serves"]
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ NONE = "none"
 """Stands for an empty answer of the child process."""
 
 
-class Slot(ctypes.Structure):
+class NativeSlot(ctypes.Structure):
     """As Slot in loop.cpp."""
 
     _fields_ = [
@@ -64,26 +64,26 @@ class Slot(ctypes.Structure):
     ]
 
     @classmethod
-    def of(cls, values: Tensor, grads: Tensor) -> "Slot":
+    def of(cls, values: Tensor, grads: Tensor) -> "NativeSlot":
         """Shapes: (T, B, N) both, with the same strides, N contiguous; or grads empty."""
         step, row, _ = values.stride()
         rows, width = values.shape[1:]
         return cls(values.data_ptr(), grads.data_ptr(), step, row, width, rows)
 
 
-class Operation(ctypes.Structure):
+class NativeOperation(ctypes.Structure):
     """As Operation in loop.cpp."""
 
     _fields_ = [
         ("kind", ctypes.c_int64),
-        ("slots", Slot * 3),
+        ("slots", NativeSlot * 3),
         ("weight", ctypes.c_void_p),
         ("weight_row", ctypes.c_int64),
         ("weight_column", ctypes.c_int64),
     ]
 
 
-class Program:
+class NativeProgram:
     """The operations of a time step, or their derivatives, with weights laid out at the first run.
 
     Args:
@@ -100,7 +100,7 @@ class Program:
         self,
         dtype: torch.dtype,
         factors: torch.dtype,
-        operations: Sequence[Operation],
+        operations: Sequence[NativeOperation],
         rows: int,
         backward: bool,
     ) -> None:
@@ -110,7 +110,7 @@ class Program:
         make, self.runner, self.free = (
             getattr(built.functions, f"{name}_{kind}") for name in ("program", "run", "free")
         )
-        array = (Operation * len(operations))(*operations)
+        array = (NativeOperation * len(operations))(*operations)
         self.address = make(array, len(operations), rows, backward)
         if self.address is None:
             raise RuntimeError("the compiled loop can't allocate memory for the weights")
@@ -157,7 +157,7 @@ def library() -> Library | None:
     number, address = ctypes.c_int64, ctypes.c_void_p
     for name in TYPES.values():
         make, run, free = (getattr(functions, f"{do}_{name}") for do in ("program", "run", "free"))
-        make.argtypes = [ctypes.POINTER(Operation), number, number, ctypes.c_bool]
+        make.argtypes = [ctypes.POINTER(NativeOperation), number, number, ctypes.c_bool]
         run.argtypes, free.argtypes = [address, number, number], [address]
         make.restype, run.restype, free.restype = address, ctypes.c_char_p, None
     return Library(functions, kinds)

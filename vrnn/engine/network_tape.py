@@ -7,14 +7,26 @@ from torch import Tensor, nn
 
 from vrnn.engine.operations import UPDATES, ReLU, Slot, Start
 from vrnn.engine.tape import Tape
-from vrnn.layers.recurrent import Recurrence
+from vrnn.layers.feedforward import MLP, GaussianNet, Linear, StandardNormal
+from vrnn.layers.recurrent import Gated
 from vrnn.layers.state import State
 
-__all__ = ["Layer", "dense", "from_state", "mlp", "to_state"]
+__all__ = ["Layer", "dense", "from_state", "mlp", "to_state", "unknown"]
 
 Layer = tuple[Slot, list[Slot]]
 """Of a recurrent layer, its pre-activations, in the blocks of its
 `vrnn.engine.operations.Update`, and its state before and after each step, (T + 1, B, H) each."""
+
+
+KNOWN = (MLP, GaussianNet, StandardNormal, Linear, nn.ReLU, nn.ParameterList, *UPDATES)
+
+
+def unknown(*networks: nn.Module | None) -> str | None:
+    """The class of the first network, or part of one, that there are no operations for, if any:
+    one that is not of `vrnn.layers`, or a recurrence without an `Update`. Only calling it can tell
+    what it does."""
+    parts = (part for network in networks if network is not None for part in network.modules())
+    return next((type(part).__name__ for part in parts if type(part) not in KNOWN), None)
 
 
 def dense(tape: Tape, x: Slot, weight: Tensor, bias: Tensor, y: Slot | None = None) -> Slot:
@@ -35,7 +47,7 @@ def mlp(tape: Tape, x: Slot, layers: Sequence[nn.Linear], y: Slot | None = None)
 
 def from_state(
     tape: Tape,
-    rnn: Recurrence,
+    rnn: Gated,
     state: State,
     below: Tensor,
     beside: Tensor,
@@ -74,9 +86,7 @@ def from_state(
     return layers
 
 
-def to_state(
-    tape: Tape, rnn: Recurrence, layers: list[Layer], below: Slot, weight: Tensor
-) -> None:
+def to_state(tape: Tape, rnn: Gated, layers: list[Layer], below: Slot, weight: Tensor) -> None:
     """Adds W x to all layers' pre-activations, and updates their states.
 
     Args:

@@ -19,7 +19,7 @@ from vrnn.engine.pointwise import (
     sample_backward,
 )
 from vrnn.layers.feedforward import positive
-from vrnn.layers.recurrent import GRU, LSTM, Recurrence
+from vrnn.layers.recurrent import GRU, LSTM, Gated
 
 __all__ = [
     "Bias",
@@ -96,10 +96,10 @@ class Operation:
         """Gradient of `given`, when all steps are done."""
         return None
 
-    def native(self) -> native.Operation:
+    def native(self) -> native.NativeOperation:
         """The same for `loop.cpp`."""
-        slots = [native.Slot.of(slot.values, slot.grads) for slot in self.slots]
-        return native.Operation(kind=self.kind, slots=(native.Slot * 3)(*slots))
+        slots = [native.NativeSlot.of(slot.values, slot.grads) for slot in self.slots]
+        return native.NativeOperation(kind=self.kind, slots=(native.NativeSlot * 3)(*slots))
 
 
 class Start(Operation):
@@ -183,7 +183,7 @@ class Product(Operation):
         dy, x = (v.flatten(0, 1).to(self.factors) for v in (self.y.grads, self.x.values))
         return (dy.t() @ x).to(self.given)
 
-    def native(self) -> native.Operation:
+    def native(self) -> native.NativeOperation:
         operation = super().native()
         operation.weight = self.weight.data_ptr()
         operation.weight_row, operation.weight_column = self.weight.stride()
@@ -291,4 +291,5 @@ class GRUUpdate(Update):
         gru_backward(*self.values(t), *self.grads(t))
 
 
-UPDATES: dict[type[Recurrence], type[Update]] = {LSTM: LSTMUpdate, GRU: GRUUpdate}
+UPDATES: dict[type[Gated], type[Update]] = {LSTM: LSTMUpdate, GRU: GRUUpdate}
+"""The recurrences that a tape has operations for: exactly these classes, none that inherits."""

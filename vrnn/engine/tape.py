@@ -162,7 +162,7 @@ class Tape:
         if kinds != {self.dtype} or not serves:
             return None
         operations = [operation.native() for operation in self.operations]
-        return native.Program(self.dtype, self.factors, operations, rows, backward)
+        return native.NativeProgram(self.dtype, self.factors, operations, rows, backward)
 
 
 class Loop(torch.autograd.Function):

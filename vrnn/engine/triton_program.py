@@ -12,7 +12,7 @@ from vrnn.engine.operations import Given, GRUUpdate, LSTMUpdate, Operation, Prod
 from vrnn.engine.tape import ALIGNED
 from vrnn.engine.triton_kernel import Matrix, Span, walk
 
-__all__ = ["NotLaunchedError", "Program"]
+__all__ = ["KernelProgram", "NotLaunchedError"]
 
 LEAST, MOST = 16, 64
 """Rows of a tile, and its columns."""
@@ -50,7 +50,7 @@ class Move(NamedTuple):
         return self.target.shape[-1]
 
 
-class Program:
+class KernelProgram:
     """The operations of a time step, or their derivatives, as one launch.
 
     Args:

@@ -13,7 +13,7 @@ from vrnn.cell import Cell, Step, Unrolled, VRNNCell
 from vrnn.engine import native
 from vrnn.engine.cell_tape import unroll_fused
 from vrnn.engine.cuda_graphs import NotRecordedError, unroll_graph
-from vrnn.layers.recurrent import unknown
+from vrnn.engine.network_tape import unknown
 from vrnn.layers.state import State, copies, particles, top
 
 __all__ = [
@@ -122,10 +122,10 @@ def unroll_persistent(
     if reason is None and find_spec("triton") is None:
         reason = "it needs Triton, which `pip install triton` installs"
     if reason is None:
-        from vrnn.engine.triton_program import NotLaunchedError, Program
+        from vrnn.engine.triton_program import KernelProgram, NotLaunchedError
 
         try:
-            return unroll_fused(cell, phi_x, u, state, noise, Program)
+            return unroll_fused(cell, phi_x, u, state, noise, KernelProgram)
         except NotLaunchedError as error:
             reason = str(error)
     raise ValueError(f"model.engine=persistent cannot run: {reason}; choose model.engine=fast")

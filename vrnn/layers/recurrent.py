@@ -1,4 +1,4 @@
-"""The recurrent networks, and their registry."""
+"""Recurrent networks: what each of them gives a model, and the two with gates, LSTM and GRU."""
 
 from abc import ABC, abstractmethod
 
@@ -6,17 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vrnn.layers.feedforward import MLP, GaussianNet, Linear, StandardNormal
-from vrnn.layers.state import State
+from vrnn.layers.state import State, top
 
-__all__ = ["GRU", "LSTM", "Recurrence", "unknown"]
+__all__ = ["GRU", "Gated", "LSTM", "Recurrence"]
 
 
 class Recurrence(nn.Module, ABC):
-    """A stack of recurrent layers, each with one bias vector; the base of `LSTM` and `GRU`.
+    """A stack of recurrent layers, h_t = f(x_t, h_{t-1}). A subclass says what a `step` is.
 
-    Input matrices are uniform in (-0.08, 0.08), recurrent ones a row of orthogonal blocks, biases
-    zero, the forget gate's included (original code).
+    Nothing is asked of its parameters. Its state is a tuple of tensors (n, B, N) with an n and an
+    N of their own each; the first of them ends with h of the top layer, (B, hidden).
 
     Args:
         inputs: width of the bottom layer's input, or of each of several side by side.
@@ -24,14 +23,59 @@ class Recurrence(nn.Module, ABC):
         layers: number of layers; layer l reads h of layer l - 1 at the same step.
     """
 
-    gates: int
-    tensors: int
-
     def __init__(self, inputs: int | tuple[int, ...], hidden: int, layers: int = 1) -> None:
         super().__init__()
 
         self.parents = (inputs,) if isinstance(inputs, int) else inputs
         self.inputs, self.hidden, self.layers = sum(self.parents), hidden, layers
+
+    def initial(self, batch: int) -> State:
+        """The state of `batch` sequences before the first step: zero, (layers, batch, hidden)."""
+        return (next(self.parameters()).new_zeros(self.layers, batch, self.hidden),)
+
+    @abstractmethod
+    def step(self, x: Tensor, state: State) -> State:
+        """Advances one time step. Shapes: x (*, inputs), state (n, *, N) -> state."""
+
+    def sequence(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Runs over whole sequences; `step` after `step`, unless a subclass knows a faster way.
+
+        Shapes: x (T, B, inputs), state (n, B, N) -> h of the top layer after each step (T, B,
+        hidden), and the state after the last one.
+        """
+        h = []
+        for x_t in x:
+            state = self.step(x_t, state)
+            h.append(top(state))
+        return torch.stack(h), state
+
+    @property
+    def layout(self) -> list[tuple[int, int]]:
+        """n and N of every tensor of the state."""
+        return [(len(part), part.shape[-1]) for part in self.initial(1)]
+
+    def extra_repr(self) -> str:
+        return f"{self.inputs}, {self.hidden}, layers={self.layers}"
+
+
+class Gated(Recurrence):
+    """The base of `LSTM` and `GRU`: a layer's new state is a function of W x + b, of U h and of
+    its old state, one tensor or more of (layers, B, hidden).
+
+    Input matrices are uniform in (-0.08, 0.08), recurrent ones a row of orthogonal blocks, biases
+    zero, the forget gate's included (original code). Each layer has one bias vector.
+
+    Attributes:
+        gates: blocks of `hidden` rows in W, U and b.
+        tensors: of the state.
+    """
+
+    gates: int
+    tensors: int
+
+    def __init__(self, inputs: int | tuple[int, ...], hidden: int, layers: int = 1) -> None:
+        super().__init__(inputs, hidden, layers)
+
         sizes = [self.inputs] + [hidden] * (layers - 1)
         self.input_weights = nn.ParameterList(
             nn.Parameter(torch.empty(self.gates * hidden, n).uniform_(-0.08, 0.08)) for n in sizes
@@ -49,17 +93,15 @@ class Recurrence(nn.Module, ABC):
         )
 
     def initial(self, batch: int) -> State:
-        """Returns the zero state for `batch` sequences."""
         like = self.biases[0]
         return tuple(like.new_zeros(self.layers, batch, self.hidden) for _ in range(self.tensors))
 
     def step(self, x: Tensor, state: State) -> State:
-        """Advances one time step. Shapes: x (B, inputs), state (layers, B, hidden) -> state."""
         wx = F.linear(x, self.input_weights[0], self.biases[0])
         return self.step_from_gates(wx, state)
 
     def step_from_gates(self, wx: Tensor, state: State) -> State:
-        """Advances one step given W x + b of the bottom layer, wx (B, gates * hidden)."""
+        """Advances one step given W x + b of the bottom layer, wx (*, gates * hidden)."""
         layers: list[State] = []
         for layer in range(self.layers):
             if layer > 0:
@@ -68,29 +110,18 @@ class Recurrence(nn.Module, ABC):
             layers.append(self.update(wx, uh, tuple(s[layer] for s in state)))
         return tuple(torch.stack(parts) for parts in zip(*layers, strict=True))
 
-    @abstractmethod
-    def sequence(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Runs over whole sequences in torch's fused kernels.
-
-        Shapes: x (T, B, inputs), state (layers, B, hidden) -> h of the top layer after each step
-        (T, B, hidden), and the state after the last one.
-        """
-
     @staticmethod
     @abstractmethod
     def update(wx: Tensor, uh: Tensor, state: State) -> State:
-        """One layer's new state from W x + b and U h, each (B, gates * hidden)."""
+        """One layer's new state from W x + b and U h, each (*, gates * hidden)."""
 
     def flat_weights(self) -> list[Tensor]:
         """Weights in the order of torch's kernels, whose second bias vector is zero here."""
         rows = zip(self.input_weights, self.hidden_weights, self.biases, strict=True)
         return [w for wi, wh, b in rows for w in (wi, wh, b, torch.zeros_like(b))]
 
-    def extra_repr(self) -> str:
-        return f"{self.inputs}, {self.hidden}, layers={self.layers}"
 
-
-class LSTM(Recurrence):
+class LSTM(Gated):
     r"""Long short-term memory without peepholes; gates in the order i, f, g, o.
 
     .. math:: c_t = \sigma(f) c_{t-1} + \sigma(i) \tanh(g), \quad h_t = \sigma(o) \tanh(c_t)
@@ -109,13 +140,14 @@ class LSTM(Recurrence):
         return o.sigmoid() * c.tanh(), c
 
     def sequence(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """As of `Recurrence`, in torch's fused kernel."""
         out, h, c = torch.lstm(
             x, state, self.flat_weights(), True, self.layers, 0.0, self.training, False, False
         )
         return out, (h, c)
 
 
-class GRU(Recurrence):
+class GRU(Gated):
     r"""Gated recurrent unit, reset after the product; gates in the order r, u, n.
 
     .. math::
@@ -137,20 +169,8 @@ class GRU(Recurrence):
         return ((1 - u) * n + u * state[0],)
 
     def sequence(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """As of `Recurrence`, in torch's fused kernel."""
         out, h = torch.gru(
             x, state[0], self.flat_weights(), True, self.layers, 0.0, self.training, False, False
         )
         return out, (h,)
-
-
-RECURRENCES: dict[str, type[Recurrence]] = {"lstm": LSTM, "gru": GRU}
-
-
-KNOWN = (MLP, GaussianNet, StandardNormal, Linear, LSTM, GRU, nn.ReLU, nn.ParameterList)
-
-
-def unknown(*networks: nn.Module | None) -> str | None:
-    """The class of the first network, or part of one, that is none of this file's, if any: what a
-    user has put in its place, and what only calling it can tell the meaning of."""
-    parts = (part for network in networks if network is not None for part in network.modules())
-    return next((type(part).__name__ for part in parts if type(part) not in KNOWN), None)

@@ -3,10 +3,20 @@
 import torch
 from torch import Tensor
 
-__all__ = ["Gaussian", "State", "at_least_float32", "copies", "particles", "top"]
+__all__ = [
+    "Gaussian",
+    "State",
+    "at_least_float32",
+    "copies",
+    "joined",
+    "particles",
+    "parted",
+    "top",
+]
 
 State = tuple[Tensor, ...]
-"""State of a recurrence: tensors of shape (layers, B, hidden), the first of them h."""
+"""State of a recurrence: tensors of shape (layers, B, hidden), or other ones of shape (n, B, N).
+The first of them ends with h of the uppermost layer."""
 
 Gaussian = tuple[Tensor, Tensor]
 """Mean and standard deviation of a diagonal Gaussian, each (*, Z)."""
@@ -15,6 +25,19 @@ Gaussian = tuple[Tensor, Tensor]
 def top(state: State) -> Tensor:
     """Returns h of the uppermost layer, (B, hidden): all that prior, encoder and decoder see."""
     return state[0][-1]
+
+
+def joined(state: State) -> Tensor:
+    """All tensors of a state side by side. Shapes: (n, *, N) each -> (*, sum of all n N)."""
+    return torch.cat([part.movedim(0, -2).flatten(-2) for part in state], dim=-1)
+
+
+def parted(numbers: Tensor, layout: list[tuple[int, int]]) -> State:
+    """The state that `joined` made these numbers of, given n and N of every tensor."""
+    parts = numbers.split([n * width for n, width in layout], dim=-1)
+    return tuple(
+        part.unflatten(-1, shape).movedim(-2, 0) for part, shape in zip(parts, layout, strict=True)
+    )
 
 
 def particles(x: Tensor, noise: Tensor) -> int:

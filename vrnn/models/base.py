@@ -3,7 +3,7 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,21 @@ from vrnn.likelihoods import Likelihood
 from vrnn.normaliser import Normaliser
 from vrnn.trace import Frame, Trace
 
-__all__ = ["SequenceModel"]
+__all__ = ["Common", "SequenceModel"]
 
 Kept = TypeVar("Kept")
+
+
+class Common(TypedDict, total=False):
+    """The arguments that a model leaves to `SequenceModel`, which has their defaults and says what
+    they are."""
+
+    mlp_layers: int
+    phi_x_dim: int
+    decoder_dim: int
+    dropout: float
+    checkpoint_steps: int | None
+    normaliser: Normaliser | None
 
 
 class SequenceModel(nn.Module, ABC):
@@ -26,16 +38,20 @@ class SequenceModel(nn.Module, ABC):
     Args:
         x_dim: D, numbers in a frame.
         likelihood: output distribution over a frame.
-        normaliser: standardises raw frames; None leaves them as they are.
-        phi_x: features of a frame, (*, D) -> (*, X).
-        decoder: hidden layers of the decoder, whose outputs are (*, decoder_dim).
-        decoder_dim: width of its last layer.
+        decoder_reads: width of what the decoder reads, or of each of several side by side; a
+            subclass gives it.
+        mlp_layers: hidden layers of every feed-forward network.
+        phi_x_dim: X, width of phi_x, the features of a frame.
+        decoder_dim: width of the decoder.
         dropout: share of the features of x, of what the decoder reads and of its last layer's
             units that training leaves out; what goes from step to step stays whole.
+        checkpoint_steps: train on segments of so many steps, one after the other, to save memory
+            (`vrnn.segments`); about sqrt(T) saves the most. None for whole sequences.
+        normaliser: standardises raw frames; None leaves them as they are.
 
     Raises:
-        ValueError: if the likelihood describes frames of another size, or `dropout` is not a share
-            below 1.
+        ValueError: if a size is below 1, the likelihood describes frames of another size, or
+            `dropout` is not a share below 1.
 
     Attributes:
         z_dim: Z, latent dimensions; 0 without any.
@@ -45,15 +61,23 @@ class SequenceModel(nn.Module, ABC):
         self,
         x_dim: int,
         likelihood: Likelihood,
-        normaliser: Normaliser | None,
-        phi_x: MLP,
-        decoder: MLP,
-        decoder_dim: int,
-        checkpoint_steps: int | None = None,
+        decoder_reads: int | tuple[int, ...],
+        mlp_layers: int = 1,
+        phi_x_dim: int = 64,
+        decoder_dim: int = 64,
         dropout: float = 0.0,
+        checkpoint_steps: int | None = None,
+        normaliser: Normaliser | None = None,
     ) -> None:
         super().__init__()
-        check_counts("model.", x_dim=x_dim, checkpoint_steps=checkpoint_steps)
+        check_counts(
+            "model.",
+            x_dim=x_dim,
+            mlp_layers=mlp_layers,
+            phi_x_dim=phi_x_dim,
+            decoder_dim=decoder_dim,
+            checkpoint_steps=checkpoint_steps,
+        )
         if not 0 <= dropout < 1:
             raise ValueError(f"model.dropout must be in [0, 1), not {dropout}")
         if likelihood.x_dim != x_dim:
@@ -62,11 +86,12 @@ class SequenceModel(nn.Module, ABC):
                 f"{likelihood.x_dim} numbers"
             )
 
-        self.x_dim = x_dim
+        self.x_dim, self.mlp_layers = x_dim, mlp_layers
+        self.phi_x_dim, self.decoder_dim = phi_x_dim, decoder_dim
         self.likelihood = likelihood
         self.normaliser = normaliser or Normaliser.identity(x_dim)
-        self.phi_x = phi_x
-        self.decoder = decoder
+        self.phi_x = MLP(x_dim, phi_x_dim, mlp_layers)
+        self.decoder = MLP(decoder_reads, decoder_dim, mlp_layers)
         self.checkpoint_steps = checkpoint_steps
         self.dropout = nn.Dropout(dropout)
         self.out = Linear(decoder_dim, likelihood.size)

@@ -1,16 +1,18 @@
 """A deep Markov model: a state space whose transition and emission are networks."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
-from vrnn.arguments import check_counts
+from vrnn.arguments import check_counts, choose
 from vrnn.cell import Cell
 from vrnn.layers.feedforward import MLP, SIGMA_BIAS, Linear, positive
-from vrnn.layers.recurrent import GRU
+from vrnn.layers.recurrences import RECURRENCES
 from vrnn.layers.state import Gaussian, State, at_least_float32
 from vrnn.likelihoods import Likelihood
+from vrnn.models.base import Common
 from vrnn.models.latent import LatentModel, summarise_future
-from vrnn.normaliser import Normaliser
 
 __all__ = ["Combiner", "DMM", "DMMCell", "GatedTransition"]
 
@@ -115,15 +117,11 @@ class DMM(LatentModel):
     sigma rather than its square as softplus, and z_0 = 0.
 
     Args:
-        x_dim: D, numbers in a frame.
         z_dim: Z, latent dimensions.
         hidden: units of b_t.
-        likelihood: output distribution over a frame.
-        mlp_layers: hidden layers of transition, decoder and feature map.
-        phi_x_dim, prior_dim, decoder_dim: their widths, prior_dim that of the transition.
-        dropout: as of `VRNN`.
-        checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
-        normaliser: standardises raw frames; None leaves them as they are.
+        rnn: which recurrence g is (`vrnn.layers.recurrences`).
+        prior_dim: width of the transition.
+        x_dim, likelihood, **common: as of `vrnn.models.base.SequenceModel`.
 
     References:
         Structured Inference Networks for Nonlinear State Space Models (Krishnan et al., 2017),
@@ -136,38 +134,18 @@ class DMM(LatentModel):
         z_dim: int,
         hidden: int,
         likelihood: Likelihood,
-        mlp_layers: int = 1,
-        phi_x_dim: int = 64,
+        rnn: str = "gru",
         prior_dim: int = 64,
-        decoder_dim: int = 64,
-        dropout: float = 0.0,
-        checkpoint_steps: int | None = None,
-        normaliser: Normaliser | None = None,
+        **common: Unpack[Common],
     ) -> None:
-        check_counts(
-            "model.",
-            z_dim=z_dim,
-            hidden=hidden,
-            mlp_layers=mlp_layers,
-            phi_x_dim=phi_x_dim,
-            prior_dim=prior_dim,
-            decoder_dim=decoder_dim,
-        )
-        super().__init__(
-            x_dim,
-            likelihood,
-            normaliser,
-            phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
-            decoder=MLP(z_dim, decoder_dim, mlp_layers),
-            decoder_dim=decoder_dim,
-            checkpoint_steps=checkpoint_steps,
-            dropout=dropout,
-        )
+        choose("model.rnn", rnn, RECURRENCES)
+        check_counts("model.", z_dim=z_dim, hidden=hidden, prior_dim=prior_dim)
+        super().__init__(x_dim, likelihood, z_dim, **common)
 
         self.z_dim, self.hidden = z_dim, hidden
-        self.backward_rnn = GRU(phi_x_dim, hidden)
+        self.backward_rnn = RECURRENCES[rnn](self.phi_x_dim, hidden)
         self.cell = DMMCell(
-            z_dim, GatedTransition(z_dim, prior_dim, mlp_layers), Combiner(z_dim, hidden)
+            z_dim, GatedTransition(z_dim, prior_dim, self.mlp_layers), Combiner(z_dim, hidden)
         )
 
     def observe(

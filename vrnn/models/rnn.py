@@ -1,18 +1,17 @@
 """The VRNN's counterpart without latent variables."""
 
 from collections.abc import Iterator
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from vrnn.arguments import check_counts, choose
 from vrnn.engine.fast_frames import Networks, fast_frames
-from vrnn.layers.feedforward import MLP
-from vrnn.layers.recurrent import RECURRENCES
+from vrnn.layers.recurrences import RECURRENCES
 from vrnn.layers.state import Gaussian, State, copies, particles, top
 from vrnn.likelihoods import Likelihood
-from vrnn.models.base import SequenceModel
-from vrnn.normaliser import Normaliser
+from vrnn.models.base import Common, SequenceModel
 from vrnn.trace import Frame, Trace
 
 __all__ = ["RNN"]
@@ -23,7 +22,11 @@ class RNN(SequenceModel):
 
     .. math:: p(x_{\le T}) = \prod_t p(x_t | decoder(h_{t-1})), \quad h_t = f(\phi_x(x_t), h_{t-1})
 
-    Args: as of `VRNN`.
+    Args:
+        hidden: units of each recurrent layer.
+        rnn: which recurrence f is (`vrnn.layers.recurrences`).
+        rnn_layers: number of recurrent layers.
+        x_dim, likelihood, **common: as of `vrnn.models.base.SequenceModel`.
     """
 
     z_dim = 0
@@ -35,35 +38,14 @@ class RNN(SequenceModel):
         likelihood: Likelihood,
         rnn: str = "lstm",
         rnn_layers: int = 1,
-        mlp_layers: int = 1,
-        phi_x_dim: int = 64,
-        decoder_dim: int = 64,
-        dropout: float = 0.0,
-        checkpoint_steps: int | None = None,
-        normaliser: Normaliser | None = None,
+        **common: Unpack[Common],
     ) -> None:
         choose("model.rnn", rnn, RECURRENCES)
-        check_counts(
-            "model.",
-            hidden=hidden,
-            rnn_layers=rnn_layers,
-            mlp_layers=mlp_layers,
-            phi_x_dim=phi_x_dim,
-            decoder_dim=decoder_dim,
-        )
-        super().__init__(
-            x_dim,
-            likelihood,
-            normaliser,
-            phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
-            decoder=MLP(hidden, decoder_dim, mlp_layers),
-            decoder_dim=decoder_dim,
-            checkpoint_steps=checkpoint_steps,
-            dropout=dropout,
-        )
+        check_counts("model.", hidden=hidden, rnn_layers=rnn_layers)
+        super().__init__(x_dim, likelihood, hidden, **common)
 
         self.hidden = hidden
-        self.rnn = RECURRENCES[rnn](phi_x_dim, hidden, rnn_layers)
+        self.rnn = RECURRENCES[rnn](self.phi_x_dim, hidden, rnn_layers)
 
     def trace(
         self,

@@ -1,25 +1,31 @@
 """SRNN: a state space of latent variables on top of a deterministic recurrent network."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
 from vrnn.arguments import check_counts, choose
 from vrnn.cell import Cell, Unrolled
 from vrnn.layers.feedforward import MLP, GaussianNet
-from vrnn.layers.recurrent import GRU
+from vrnn.layers.recurrences import RECURRENCES
+from vrnn.layers.recurrent import Recurrence
 from vrnn.layers.state import Gaussian, State, copies, particles, top
 from vrnn.likelihoods import Likelihood
+from vrnn.models.base import Common
 from vrnn.models.latent import LatentModel, summarise_future
-from vrnn.normaliser import Normaliser
 
 __all__ = ["SRNN", "SRNNCell"]
 
 
 class SRNNCell(Cell):
-    """One step of `SRNN`: h_{t-1} = [d_t, z_{t-1}], u_t = [a_t, d_t]."""
+    """One step of `SRNN`: h_{t-1} = [d_t, z_{t-1}], u_t = [a_t, d_t].
+
+    Its state is that of f, with z_{t-1} behind every layer of the first tensor.
+    """
 
     def __init__(
-        self, prior: GaussianNet, encoder: GaussianNet, rnn: GRU, z_dim: int, residual: bool
+        self, prior: GaussianNet, encoder: GaussianNet, rnn: Recurrence, z_dim: int, residual: bool
     ) -> None:
         super().__init__()
 
@@ -28,6 +34,18 @@ class SRNNCell(Cell):
         self.rnn = rnn
         self.hidden, self.width = rnn.hidden, rnn.hidden + z_dim
         self.residual = residual
+
+    def initial(self, batch: int) -> State:
+        d = self.rnn.initial(batch)
+        return self.with_latents(d, d[0].new_zeros(batch, self.width - self.hidden))
+
+    def recurrent(self, state: State) -> State:
+        """The state of f alone."""
+        return state[0][..., : self.hidden], *state[1:]
+
+    def with_latents(self, d: State, z: Tensor) -> State:
+        """The state of f, and z (*, Z)."""
+        return torch.cat([d[0], z.expand(len(d[0]), *z.shape)], dim=-1), *d[1:]
 
     def infer(self, u: Tensor, h: Tensor) -> Gaussian:
         a, z = u[..., : -self.hidden], h[..., self.hidden :]
@@ -40,8 +58,7 @@ class SRNNCell(Cell):
         return z
 
     def advance(self, phi_x: Tensor, phi_z: Tensor, state: State) -> State:
-        (d,) = self.rnn.step(phi_x, (state[0][..., : self.hidden],))
-        return (torch.cat([d, phi_z[None]], dim=-1),)
+        return self.with_latents(self.rnn.step(phi_x, self.recurrent(state)), phi_z)
 
 
 class SRNN(LatentModel):
@@ -69,17 +86,13 @@ class SRNN(LatentModel):
     so that the first frame is scored too.
 
     Args:
-        x_dim: D, numbers in a frame.
         z_dim: Z, latent dimensions.
         hidden: units of d_t, and of a_t.
-        likelihood: output distribution over a frame.
         posterior: "smoothing", as above, or "filtering", where a_t = MLP(phi_x(x_t), d_t).
         residual: the encoder's mean is added to that of the prior (Res_q).
-        mlp_layers: hidden layers of every feed-forward network.
-        phi_x_dim, encoder_dim, prior_dim, decoder_dim: their widths.
-        dropout: as of `VRNN`.
-        checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
-        normaliser: standardises raw frames; None leaves them as they are.
+        rnn: which recurrence f and g are (`vrnn.layers.recurrences`); published are GRUs.
+        encoder_dim, prior_dim: widths of the feed-forward networks.
+        x_dim, likelihood, **common: as of `vrnn.models.base.SequenceModel`.
 
     References:
         Sequential Neural Models with Stochastic Layers (Fraccaro et al., 2016),
@@ -94,48 +107,30 @@ class SRNN(LatentModel):
         likelihood: Likelihood,
         posterior: str = "smoothing",
         residual: bool = True,
-        mlp_layers: int = 1,
-        phi_x_dim: int = 64,
+        rnn: str = "gru",
         encoder_dim: int = 64,
         prior_dim: int = 64,
-        decoder_dim: int = 64,
-        dropout: float = 0.0,
-        checkpoint_steps: int | None = None,
-        normaliser: Normaliser | None = None,
+        **common: Unpack[Common],
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
+        choose("model.rnn", rnn, RECURRENCES)
         check_counts(
-            "model.",
-            z_dim=z_dim,
-            hidden=hidden,
-            mlp_layers=mlp_layers,
-            phi_x_dim=phi_x_dim,
-            encoder_dim=encoder_dim,
-            prior_dim=prior_dim,
-            decoder_dim=decoder_dim,
+            "model.", z_dim=z_dim, hidden=hidden, encoder_dim=encoder_dim, prior_dim=prior_dim
         )
-        super().__init__(
-            x_dim,
-            likelihood,
-            normaliser,
-            phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
-            decoder=MLP((z_dim, hidden), decoder_dim, mlp_layers),
-            decoder_dim=decoder_dim,
-            checkpoint_steps=checkpoint_steps,
-            dropout=dropout,
-        )
+        super().__init__(x_dim, likelihood, (z_dim, hidden), **common)
 
         self.z_dim, self.hidden = z_dim, hidden
         self.filters = posterior == "filtering"
-        self.summary: GRU | MLP = (
-            GRU((phi_x_dim, hidden), hidden)
+        recurrence, layers, phi_x_dim = RECURRENCES[rnn], self.mlp_layers, self.phi_x_dim
+        self.summary: Recurrence | MLP = (
+            recurrence((phi_x_dim, hidden), hidden)
             if posterior == "smoothing"
-            else MLP((phi_x_dim, hidden), hidden, mlp_layers)
+            else MLP((phi_x_dim, hidden), hidden, layers)
         )
         self.cell: SRNNCell = SRNNCell(
-            prior=GaussianNet((hidden, z_dim), prior_dim, mlp_layers, z_dim),
-            encoder=GaussianNet((hidden, z_dim), encoder_dim, mlp_layers, z_dim),
-            rnn=GRU(phi_x_dim, hidden),
+            prior=GaussianNet((hidden, z_dim), prior_dim, layers, z_dim),
+            encoder=GaussianNet((hidden, z_dim), encoder_dim, layers, z_dim),
+            rnn=recurrence(phi_x_dim, hidden),
             z_dim=z_dim,
             residual=residual,
         )
@@ -146,11 +141,11 @@ class SRNN(LatentModel):
         phi_x = self.features(x)
         state = self.initial(x.shape[1]) if state is None else state
         # d is a function of x, the same for all particles.
-        d_1 = state[0][:, : x.shape[1], : self.hidden]
-        d, _ = self.cell.rnn.sequence(phi_x, (d_1,))
-        d = torch.cat([d_1, d[:-1]])
+        one = self.cell.recurrent(tuple(part[:, : x.shape[1]] for part in state))
+        d, _ = self.cell.rnn.sequence(phi_x, one)
+        d = torch.cat([top(one)[None], d[:-1]])
         seen = torch.cat([phi_x, d], dim=-1)
-        if isinstance(self.summary, GRU):
+        if isinstance(self.summary, Recurrence):
             a = summarise_future(self.summary, seen, mask)
         else:
             a = self.summary(seen)
@@ -158,6 +153,9 @@ class SRNN(LatentModel):
 
     def unroll(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
         """Only z is a chain here: d has been computed for all t at once."""
+        if self.cell.rnn.layout != [(1, self.hidden)]:
+            # There is more to its state than d, so that the last one is not known from d alone.
+            return super().unroll(phi_x, u, state, noise)
         K = particles(u, noise)
         phi_x, u = copies(phi_x, K), copies(u, K)
         cell, d = self.cell, u[..., -self.hidden :]

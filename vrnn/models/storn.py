@@ -1,39 +1,50 @@
 """STORN: a recurrent network driven by independent noise, and another one that infers it."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
 from vrnn.arguments import check_counts, choose
 from vrnn.cell import Cell, Unrolled
-from vrnn.layers.feedforward import MLP, GaussianNet, StandardNormal
-from vrnn.layers.recurrent import GRU
-from vrnn.layers.state import Gaussian, State, copies, particles, top
+from vrnn.layers.feedforward import GaussianNet, StandardNormal
+from vrnn.layers.recurrences import RECURRENCES
+from vrnn.layers.recurrent import Recurrence
+from vrnn.layers.state import Gaussian, State, copies, joined, parted, particles, top
 from vrnn.likelihoods import Likelihood
+from vrnn.models.base import Common
 from vrnn.models.latent import LatentModel, summarise_future
-from vrnn.normaliser import Normaliser
 
 __all__ = ["STORN", "STORNCell"]
 
 
 class STORNCell(Cell):
     """One step of `STORN`. What it knows of the past is [h_{t-1}, phi_x(x_{t-1})], and what the
-    decoder sees of z_t is h_t."""
+    decoder sees of z_t is h_t. Of a recurrence whose state is more than h, all stands in its
+    place."""
 
-    def __init__(self, z_dim: int, encoder: GaussianNet, rnn: GRU) -> None:
+    def __init__(self, z_dim: int, encoder: GaussianNet, rnn: Recurrence) -> None:
         super().__init__()
 
         self.prior = StandardNormal(z_dim)
         self.encoder = encoder
         self.rnn = rnn
-        self.width = rnn.hidden + rnn.inputs - z_dim
+        self.layout = rnn.layout
+        self.numbers = sum(n * width for n, width in self.layout)
+        self.width = self.numbers + rnn.inputs - z_dim
+
+    def initial(self, batch: int) -> State:
+        h = joined(self.rnn.initial(batch))
+        return self.advance(h.new_zeros(batch, self.width - self.numbers), h, ())
 
     def infer(self, u: Tensor, h: Tensor) -> Gaussian:
         mean, std = self.encoder(u)
         return mean, std
 
     def features(self, z: Tensor, h: Tensor) -> Tensor:
-        h, phi_x = h.split([self.rnn.hidden, self.width - self.rnn.hidden], dim=-1)
-        return top(self.rnn.step(torch.cat([phi_x, z], dim=-1), (h[None],)))
+        h, phi_x = h.split([self.numbers, self.width - self.numbers], dim=-1)
+        state = parted(h, self.layout)
+        return joined(self.rnn.step(torch.cat([phi_x, z], dim=-1), state))
 
     def advance(self, phi_x: Tensor, phi_z: Tensor, state: State) -> State:
         return (torch.cat([phi_z, phi_x], dim=-1)[None],)
@@ -65,18 +76,14 @@ class STORN(LatentModel):
     phi_x(x_0) and h_0 are 0.
 
     Args:
-        x_dim: D, numbers in a frame.
         z_dim: Z, latent dimensions.
         hidden: units of h_t, and of g_t.
-        likelihood: output distribution over a frame.
         posterior: "filtering", q(z_t | x_{<=t}), as above, or "smoothing", q(z_t | x_{<=T}), where
             the encoder also reads a recurrent network that runs backwards over x. Carried state
             is that of generation: inference starts afresh.
-        mlp_layers: hidden layers of every feed-forward network.
-        phi_x_dim, encoder_dim, decoder_dim: their widths.
-        dropout: as of `VRNN`.
-        checkpoint_steps: train on segments of so many steps (`vrnn.segments`).
-        normaliser: standardises raw frames; None leaves them as they are.
+        rnn: which recurrence f and g are (`vrnn.layers.recurrences`).
+        encoder_dim: width of the encoder.
+        x_dim, likelihood, **common: as of `vrnn.models.base.SequenceModel`.
 
     References:
         Learning Stochastic Recurrent Networks (Bayer and Osendorfer, 2014),
@@ -90,43 +97,24 @@ class STORN(LatentModel):
         hidden: int,
         likelihood: Likelihood,
         posterior: str = "filtering",
-        mlp_layers: int = 1,
-        phi_x_dim: int = 64,
+        rnn: str = "gru",
         encoder_dim: int = 64,
-        decoder_dim: int = 64,
-        dropout: float = 0.0,
-        checkpoint_steps: int | None = None,
-        normaliser: Normaliser | None = None,
+        **common: Unpack[Common],
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
-        check_counts(
-            "model.",
-            z_dim=z_dim,
-            hidden=hidden,
-            mlp_layers=mlp_layers,
-            phi_x_dim=phi_x_dim,
-            encoder_dim=encoder_dim,
-            decoder_dim=decoder_dim,
-        )
-        super().__init__(
-            x_dim,
-            likelihood,
-            normaliser,
-            phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
-            decoder=MLP(hidden, decoder_dim, mlp_layers),
-            decoder_dim=decoder_dim,
-            checkpoint_steps=checkpoint_steps,
-            dropout=dropout,
-        )
+        choose("model.rnn", rnn, RECURRENCES)
+        check_counts("model.", z_dim=z_dim, hidden=hidden, encoder_dim=encoder_dim)
+        super().__init__(x_dim, likelihood, hidden, **common)
 
         self.z_dim, self.hidden = z_dim, hidden
-        self.recognition = GRU(phi_x_dim, hidden)
-        self.backward_rnn = GRU(phi_x_dim, hidden) if posterior == "smoothing" else None
+        recurrence, phi_x_dim = RECURRENCES[rnn], self.phi_x_dim
+        self.recognition = recurrence(phi_x_dim, hidden)
+        self.backward_rnn = recurrence(phi_x_dim, hidden) if posterior == "smoothing" else None
         u_dim = hidden if posterior == "filtering" else 2 * hidden
         self.cell: STORNCell = STORNCell(
             z_dim,
-            encoder=GaussianNet(u_dim, encoder_dim, mlp_layers, z_dim),
-            rnn=GRU(phi_x_dim + z_dim, hidden),
+            encoder=GaussianNet(u_dim, encoder_dim, self.mlp_layers, z_dim),
+            rnn=recurrence(phi_x_dim + z_dim, hidden),
         )
 
     def observe(
@@ -141,6 +129,9 @@ class STORN(LatentModel):
 
     def unroll(self, phi_x: Tensor, u: Tensor, state: State, noise: Tensor) -> Unrolled:
         """Inference knows no past z, so nothing is left to loop over."""
+        if self.cell.layout != [(1, self.hidden)]:
+            # There is more to its state than h, which is all that `sequence` returns of each step.
+            return super().unroll(phi_x, u, state, noise)
         K = particles(u, noise)
         h_0, x_0 = state[0].split([self.hidden, phi_x.shape[-1]], dim=-1)
         mean, std = (copies(part, K) for part in self.cell.encoder(u))
@@ -153,4 +144,4 @@ class STORN(LatentModel):
         return Unrolled(z, mean, std, h, past, last)
 
     def decode_features(self, phi_z: Tensor, h: Tensor) -> Tensor:
-        return self.params(phi_z)
+        return self.params(top(parted(phi_z, self.cell.layout)))

@@ -1,6 +1,7 @@
 """The variational recurrent neural network."""
 
 from collections.abc import Iterator
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -10,11 +11,12 @@ from vrnn.cell import Unrolled, VRNNCell
 from vrnn.engine.fast_frames import Networks, fast_frames
 from vrnn.engine.unroll import ENGINES
 from vrnn.layers.feedforward import MLP, GaussianNet, StandardNormal
-from vrnn.layers.recurrent import RECURRENCES, Recurrence
+from vrnn.layers.recurrences import RECURRENCES
+from vrnn.layers.recurrent import Recurrence
 from vrnn.layers.state import State, copies, particles
 from vrnn.likelihoods import Likelihood
+from vrnn.models.base import Common
 from vrnn.models.latent import LatentModel, summarise_future
-from vrnn.normaliser import Normaliser
 from vrnn.trace import Frame, Trace, gaussian
 
 __all__ = ["VRNN"]
@@ -24,32 +26,25 @@ class VRNN(LatentModel):
     """The variational recurrent neural network; `VRNNCell` has the equations.
 
     Args:
-        x_dim: D, numbers in a frame.
         z_dim: Z, latent dimensions.
         hidden: units of each recurrent layer.
-        likelihood: output distribution over a frame.
         posterior: "filtering", q(z_t | x_{<=t}, z_{<t}), as published, or "smoothing", q(z_t |
             x_{<=T}, z_{<t}), which factorises as the exact posterior does.
         residual: the encoder's mean is added to that of the prior.
         prior: "learned", from h_{t-1}, or "standard", N(0, I) at every step (VRNN-I).
-        rnn: "lstm" or "gru".
+        rnn: which recurrence f is, and the one that runs backwards (`vrnn.layers.recurrences`).
         rnn_layers: number of recurrent layers.
         forecast: have z_t and h_{t-1} predict b_t, for the auxiliary cost of Z-Forcing
             (`vrnn.objectives.ELBO`); with the smoothing posterior only.
-        mlp_layers: hidden layers of every feed-forward network.
-        phi_x_dim, phi_z_dim, encoder_dim, prior_dim, decoder_dim: their widths.
+        phi_z_dim, encoder_dim, prior_dim: widths of the feed-forward networks.
         engine: which implementation of the loop over time (`vrnn.engine.unroll`): "fast", which
             chooses; "native" (compiled), "graph" or "persistent" (both on a GPU), or an error; or
             "plain".
-        dropout: share of the features of x, of what the decoder reads and of its last layer's
-            units that training leaves out.
-        checkpoint_steps: train on segments of so many steps, one after the other, to save memory
-            (`vrnn.segments`); about sqrt(T) saves the most.
-        normaliser: standardises raw frames; None leaves them as they are.
+        x_dim, likelihood, **common: as of `vrnn.models.base.SequenceModel`.
 
     Raises:
-        ValueError: if a size is below 1, a name is none of those above, `forecast` is asked of the
-            filtering posterior, or the likelihood describes frames of another size.
+        ValueError: as of `SequenceModel`, or if a name is none of those above or `forecast` is
+            asked of the filtering posterior.
     """
 
     def __init__(
@@ -63,17 +58,12 @@ class VRNN(LatentModel):
         prior: str = "learned",
         rnn: str = "lstm",
         rnn_layers: int = 1,
-        mlp_layers: int = 1,
-        phi_x_dim: int = 64,
         phi_z_dim: int = 64,
         encoder_dim: int = 64,
         prior_dim: int = 64,
-        decoder_dim: int = 64,
         forecast: bool = False,
         engine: str = "fast",
-        dropout: float = 0.0,
-        checkpoint_steps: int | None = None,
-        normaliser: Normaliser | None = None,
+        **common: Unpack[Common],
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
         choose("model.prior", prior, ("learned", "standard"))
@@ -88,44 +78,34 @@ class VRNN(LatentModel):
             z_dim=z_dim,
             hidden=hidden,
             rnn_layers=rnn_layers,
-            mlp_layers=mlp_layers,
-            phi_x_dim=phi_x_dim,
             phi_z_dim=phi_z_dim,
             encoder_dim=encoder_dim,
             prior_dim=prior_dim,
-            decoder_dim=decoder_dim,
         )
-        super().__init__(
-            x_dim,
-            likelihood,
-            normaliser,
-            phi_x=MLP(x_dim, phi_x_dim, mlp_layers),
-            decoder=MLP((phi_z_dim, hidden), decoder_dim, mlp_layers),
-            decoder_dim=decoder_dim,
-            checkpoint_steps=checkpoint_steps,
-            dropout=dropout,
-        )
+        super().__init__(x_dim, likelihood, (phi_z_dim, hidden), **common)
 
         self.z_dim, self.hidden = z_dim, hidden
         self.engine = engine
         self.filters = posterior == "filtering"
-        recurrence = RECURRENCES[rnn]
+        recurrence, layers, phi_x_dim = RECURRENCES[rnn], self.mlp_layers, self.phi_x_dim
         # b_t, what the smoothing posterior sees of the present and the future.
         self.backward_rnn = recurrence(phi_x_dim, hidden) if posterior == "smoothing" else None
         u_dim = phi_x_dim if posterior == "filtering" else hidden
         self.cell: VRNNCell = VRNNCell(
             prior=(
-                GaussianNet(hidden, prior_dim, mlp_layers, z_dim)
+                GaussianNet(hidden, prior_dim, layers, z_dim)
                 if prior == "learned"
                 else StandardNormal(z_dim)
             ),
-            encoder=GaussianNet((u_dim, hidden), encoder_dim, mlp_layers, z_dim),
-            phi_z=MLP(z_dim, phi_z_dim, mlp_layers),
+            encoder=GaussianNet((u_dim, hidden), encoder_dim, layers, z_dim),
+            phi_z=MLP(z_dim, phi_z_dim, layers),
             rnn=recurrence((phi_x_dim, phi_z_dim), hidden, rnn_layers),
             residual=residual,
         )
         self.forecaster = (
-            GaussianNet((phi_z_dim, hidden), decoder_dim, mlp_layers, hidden) if forecast else None
+            GaussianNet((phi_z_dim, hidden), self.decoder_dim, layers, hidden)
+            if forecast
+            else None
         )
 
     @property
