@@ -13,7 +13,10 @@ from scipy.signal import stft
 from datamodules.handwriting.pen import points
 
 __all__ = [
+    "ACCENT",
     "DRAWERS",
+    "INK",
+    "PALE",
     "as_image",
     "draw",
     "draw_columns",
