@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     # Annotations of other packages, whose documentation is elsewhere.
     ("py:.*", r"(?!vrnn|datamodules|callbacks).*"),
     # What is no public name of its module.
-    ("py:class", r"datamodules\.folders\.Item|vrnn\.sequence_model\.Kept"),
+    ("py:class", r"datamodules\.folders\.Item|vrnn\.models\.base\.Kept"),
 ]
 
 myst_enable_extensions = ["dollarmath", "deflist"]

@@ -121,7 +121,8 @@ class DMM(LatentModel):
         hidden: units of b_t.
         rnn: which recurrence g is (`vrnn.layers.recurrences`).
         prior_dim: width of the transition.
-        x_dim, likelihood, **common: as of `vrnn.models.base.SequenceModel`.
+        x_dim, likelihood: as of `vrnn.models.base.SequenceModel`.
+        **common: the arguments of that class from `mlp_layers` on.
 
     References:
         Structured Inference Networks for Nonlinear State Space Models (Krishnan et al., 2017),

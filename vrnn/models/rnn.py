@@ -26,7 +26,8 @@ class RNN(SequenceModel):
         hidden: units of each recurrent layer.
         rnn: which recurrence f is (`vrnn.layers.recurrences`).
         rnn_layers: number of recurrent layers.
-        x_dim, likelihood, **common: as of `vrnn.models.base.SequenceModel`.
+        x_dim, likelihood: as of `vrnn.models.base.SequenceModel`.
+        **common: the arguments of that class from `mlp_layers` on.
     """
 
     z_dim = 0

@@ -92,7 +92,8 @@ class SRNN(LatentModel):
         residual: the encoder's mean is added to that of the prior (Res_q).
         rnn: which recurrence f and g are (`vrnn.layers.recurrences`); published are GRUs.
         encoder_dim, prior_dim: widths of the feed-forward networks.
-        x_dim, likelihood, **common: as of `vrnn.models.base.SequenceModel`.
+        x_dim, likelihood: as of `vrnn.models.base.SequenceModel`.
+        **common: the arguments of that class from `mlp_layers` on.
 
     References:
         Sequential Neural Models with Stochastic Layers (Fraccaro et al., 2016),

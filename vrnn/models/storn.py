@@ -83,7 +83,8 @@ class STORN(LatentModel):
             is that of generation: inference starts afresh.
         rnn: which recurrence f and g are (`vrnn.layers.recurrences`).
         encoder_dim: width of the encoder.
-        x_dim, likelihood, **common: as of `vrnn.models.base.SequenceModel`.
+        x_dim, likelihood: as of `vrnn.models.base.SequenceModel`.
+        **common: the arguments of that class from `mlp_layers` on.
 
     References:
         Learning Stochastic Recurrent Networks (Bayer and Osendorfer, 2014),

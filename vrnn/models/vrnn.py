@@ -40,7 +40,8 @@ class VRNN(LatentModel):
         engine: which implementation of the loop over time (`vrnn.engine.unroll`): "fast", which
             chooses; "native" (compiled), "graph" or "persistent" (both on a GPU), or an error; or
             "plain".
-        x_dim, likelihood, **common: as of `vrnn.models.base.SequenceModel`.
+        x_dim, likelihood: as of `vrnn.models.base.SequenceModel`.
+        **common: the arguments of that class from `mlp_layers` on.
 
     Raises:
         ValueError: as of `SequenceModel`, or if a name is none of those above or `forecast` is
