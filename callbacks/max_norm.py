@@ -32,7 +32,7 @@ class MaxNorm(Callback):
         Raises:
             ValueError: naming it.
         """
-        for module in pl_module.model.modules():
+        for module in pl_module.modules():
             if isinstance(module, Recurrence) and next(incoming(module), None) is None:
                 raise ValueError(
                     f"callbacks.max_norm cannot tell which matrices of {type(module).__name__} "
@@ -49,7 +49,7 @@ class MaxNorm(Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        for weight in incoming(pl_module.model):
+        for weight in incoming(pl_module):
             norms = weight.norm(dim=1, keepdim=True)
             weight.mul_(self.norm / norms.clamp(min=self.norm))
 
