@@ -7,17 +7,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.base import SequenceData
-from runs.drawing import draw_columns
+from runs.kinds import KINDS, draw_columns
 from runs.loggers import log_sounds, save_picture
 from runs.samples import generate_raw
-from runs.sounds import write_wav
 
 __all__ = ["Pictures"]
 
 
 class Pictures(Callback):
     """After validation, draws sequences of the validation split beside as many that the model
-    made; of audio, the latter can also be heard, one after the other.
+    made; of sound, the latter can also be heard, one after the other.
 
     Args:
         folder: where the pictures go, as epoch_NNN.png (and .wav).
@@ -44,10 +43,9 @@ class Pictures(Callback):
             "real": [np.asarray(real[i]) for i in range(min(self.n, len(real)))],
             f"generated after {trainer.current_epoch + 1} epochs": generated,
         }
-        figure = draw_columns(data.kind, columns, data.rate)
+        kind = KINDS[data.kind]
+        figure = draw_columns(kind, columns, data.rate)
         name = f"epoch_{trainer.current_epoch:03d}"
         save_picture(trainer, figure, self.folder, "samples/lines", name)
-        if data.kind == "audio":
-            file = self.folder / f"{name}.wav"
-            write_wav(file, np.concatenate(generated), data.rate)
-            log_sounds(trainer, [file], "samples/sound")
+        files = kind.write_all(generated, data.rate, self.folder / name)
+        log_sounds(trainer, files, "samples/sound")

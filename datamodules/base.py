@@ -125,6 +125,11 @@ class SequenceData(LightningDataModule):
         """D, numbers in a frame."""
         return len(self.columns)
 
+    @property
+    def all_binary(self) -> bool:
+        """Every coordinate of a frame is 0 or 1."""
+        return len(self.binary) == self.x_dim
+
     def setup(self, stage: str | None = None) -> None:
         """Reads the corpus, once; the normaliser's statistics are those of its training split."""
         if self.splits:
@@ -170,7 +175,7 @@ class SequenceData(LightningDataModule):
 
     def means(self) -> list[float] | None:
         """How often each coordinate of binary frames is set in the training split, (D,)."""
-        if self.kind != "binary":
+        if not self.all_binary:
             return None
         mean: np.ndarray = moments(self.splits["train"])[0]
         return mean.tolist()

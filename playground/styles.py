@@ -1,6 +1,6 @@
 """Which latent dimensions matter, and what a listener or reader would say that they do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from playground.kinds import Kind, Measure
 from playground.stream import Controls, Stream
 from runs.samples import typical_steps
 from vrnn.layers.state import top
@@ -39,7 +40,7 @@ class Style(NamedTuple):
     """What is measured to change when the offset rises, in words."""
 
 
-def find_styles(model: SequenceModel, data: Mapping[str, Any]) -> list[Style]:
+def find_styles(model: SequenceModel, kind: Kind, data: Mapping[str, Any]) -> list[Style]:
     """Finds the strongest latent dimensions and measures what they do, on generated sequences.
 
     Args:
@@ -50,7 +51,7 @@ def find_styles(model: SequenceModel, data: Mapping[str, Any]) -> list[Style]:
     steps = min(max(typical_steps(data), 40), 200)
     nats = strengths(model, steps, seed=0)
     strongest = [int(d) for d in nats.argsort(descending=True)[:SLIDERS] if nats[d] > WEAKEST]
-    told = effects(model, data, strongest, steps) if strongest else []
+    told = effects(model, kind, strongest, steps) if strongest else []
     return [Style(d, float(nats[d]), what) for d, what in zip(strongest, told, strict=True)]
 
 
@@ -76,9 +77,7 @@ def strengths(model: SequenceModel, steps: int, seed: int) -> Tensor:
     return torch.stack(drops).mean(0)
 
 
-def effects(
-    model: SequenceModel, data: Mapping[str, Any], dimensions: list[int], steps: int
-) -> list[str]:
+def effects(model: SequenceModel, kind: Kind, dimensions: list[int], steps: int) -> list[str]:
     """`Style.effect` of some dimensions."""
     offsets = torch.zeros(len(dimensions), 2, ROWS, model.z_dim)
     for i, d in enumerate(dimensions):
@@ -93,18 +92,8 @@ def effects(
         ]
     )
     raw = model.normaliser.raw(x).unflatten(1, offsets.shape[:3])
-    values = [(measure, measure.of(raw)) for measure in MEASURES[data["kind"]]]
+    values = [(measure, measure.of(raw)) for measure in kind.measures]
     return [describe([(measure, v[i]) for measure, v in values]) for i in range(len(dimensions))]
-
-
-class Measure(NamedTuple):
-    """What a reader or listener notices of raw sequences."""
-
-    more: str
-    less: str
-    of: Callable[[Tensor], Tensor]
-    """Shapes: x (T, ..., D) -> (...)."""
-    degrees: bool = False
 
 
 def describe(values: list[tuple[Measure, Tensor]]) -> str:
@@ -123,47 +112,3 @@ def describe(values: list[tuple[Measure, Tensor]]) -> str:
             word = measure.more if change > 0 else measure.less
             found.append((abs(change) / error, f"{word} ({amount})"))
     return ", ".join(text for _, text in sorted(found, reverse=True)[:3])
-
-
-def step_length(x: Tensor) -> Tensor:
-    return x[..., 1:].norm(dim=-1).mean(0)
-
-
-def lifts(x: Tensor) -> Tensor:
-    return x[..., 0].mean(0)
-
-
-def progress(x: Tensor) -> Tensor:
-    return x[..., 1].mean(0)
-
-
-def height(x: Tensor) -> Tensor:
-    """Mean vertical spread of half a second or so, (...)."""
-    windows = x[..., 2].cumsum(0).unfold(0, 30, 30)
-    return windows.std(-1).mean(0)
-
-
-def slant(x: Tensor) -> Tensor:
-    """Angle to the right between the vertical and what goes up and down, degrees."""
-    dx, dy = (d - d.mean(0) for d in x[..., 1:].unbind(-1))
-    return torch.atan((dx * dy).sum(0) / dy.square().sum(0)).rad2deg()
-
-
-def level(x: Tensor) -> Tensor:
-    return x.square().mean((0, -1)).sqrt()
-
-
-def crossings(x: Tensor) -> Tensor:
-    return (x[..., 1:] * x[..., :-1] < 0).to(x.dtype).mean((0, -1))
-
-
-MEASURES = {
-    "pen": [
-        Measure("faster", "slower", step_length),
-        Measure("more pen lifts", "fewer pen lifts", lifts),
-        Measure("wider", "narrower", progress),
-        Measure("taller", "lower", height),
-        Measure("leaning to the right", "leaning to the left", slant, degrees=True),
-    ],
-    "audio": [Measure("louder", "quieter", level), Measure("brighter", "darker", crossings)],
-}

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import torch
 
-from playground.ink import PIXELS, Hand, ink_frames, typical_hand
+from playground.kinds import KINDS, Kind
 from playground.stream import Controls, Stream
 from playground.styles import Style, find_styles
-from runs.samples import typical_steps
 from vrnn.checkpoint import load_module
 from vrnn.models.base import SequenceModel
 
@@ -32,11 +31,6 @@ MAX_FRAMES = 64
 
 MAX_POINTS = 20_000
 
-LOUDNESS = 0.1
-"""Root mean square on the page of sound as loud as the corpus; full scale is 1."""
-
-KINDS = ("pen", "audio")
-
 
 class Player(NamedTuple):
     """A trained model, shared by all visitors."""
@@ -44,24 +38,8 @@ class Player(NamedTuple):
     model: SequenceModel
     data: Mapping[str, Any]
     """The description of its corpus (`SequenceData.description`)."""
-    hand: Hand | None
-    """None for sound."""
+    kind: Kind
     styles: list[Style]
-
-    @property
-    def unit(self) -> float:
-        """What a raw unit is on the page: pixels, or a share of what loudspeakers can."""
-        if self.hand is not None:
-            return PIXELS / self.hand.spread
-        squares = np.square([self.data["shift"], self.data["scale"]]).sum(0)
-        return LOUDNESS / float(np.sqrt(squares.mean()))
-
-    @property
-    def length(self) -> int | None:
-        """Frames after which the model of an utterance begins the next: it knows what follows a
-        word, which is silence. None if it knows no end."""
-        carried = self.data.get("module", {}).get("carry") is not None
-        return None if self.hand is not None or carried else 2 * typical_steps(self.data)
 
     def about(self) -> dict[str, Any]:
         """What the page has to know."""
@@ -74,7 +52,7 @@ class Player(NamedTuple):
             "kind": self.data["kind"],
             "width": self.model.x_dim,
             "rate": self.data["rate"],
-            "unit": self.unit,
+            "unit": self.kind.unit,
             "styles": [style._asdict() for style in self.styles],
         }
 
@@ -90,14 +68,14 @@ def load_player(run: str | Path) -> Player:
     """
     module = load_module(run)
     model, data = module.model, module.hparams["data"]
-    kind = data["kind"]
-    if kind not in KINDS:
+    if data["kind"] not in KINDS:
+        known = " and ".join(f"{kind.title} ({name})" for name, kind in KINDS.items())
         raise ValueError(
-            f"{run} is a model of {data['name']}, whose frames are of the kind {kind}; the "
-            "playground is for handwriting (pen) and sound (audio), generate.py for all"
+            f"{run} is a model of {data['name']}, whose frames are of the kind {data['kind']}; "
+            f"the playground is for {known}, generate.py for all"
         )
-    hand = typical_hand(data) if kind == "pen" else None
-    return Player(model, data, hand, find_styles(model, data))
+    kind = KINDS[data["kind"]](data)
+    return Player(model, data, kind, find_styles(model, kind, data))
 
 
 class Visitor:
@@ -126,16 +104,9 @@ class Visitor:
         """Starts anew after what was drawn, which is returned in raw frames, (T, D)."""
         player, model = self.player, self.player.model
         seed = int(number(message, "seed", 0, 0, 2**32 - 1, whole=True))
-        strokes = read_strokes(message.get("strokes", []))
-        if strokes and player.hand is None:
-            raise ValueError("a model of sound takes no strokes")
-        raw = (
-            ink_frames(strokes, player.hand)
-            if player.hand is not None
-            else np.zeros((0, model.x_dim), np.float32)
-        )
+        raw = player.kind.frames(read_strokes(message.get("strokes", [])))
         prime = model.normaliser.standardise(torch.from_numpy(raw))[:, None]
-        self.stream = Stream(model, seed, prime, length=player.length)
+        self.stream = Stream(model, seed, prime, length=player.kind.length)
         return raw
 
     def more(self, message: dict[str, Any]) -> np.ndarray:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from datamodules.base import SequenceData
 from datamodules.ragged import Ragged
 from reports.inference import infer
+from reports.kinds import kind_of
 from reports.latent_figures import (
     draw_interpolation,
     draw_over_time,
@@ -23,19 +24,12 @@ from reports.latent_figures import (
     draw_traversal,
 )
 from reports.probes import draw_probes, probe_styles
-from reports.sample_figures import draw_beside
 from runs.drawing import slug
 from runs.naming import model_name
 from runs.samples import generate_raw, spread, typical_steps
 from vrnn.models.latent import LatentModel
 
 __all__ = ["beside", "figures", "write_figures"]
-
-SHOWN = {"pen": 8, "audio": 3}
-"""Sequences drawn beside as many generated ones; of other kinds 4."""
-
-STEPS = {"pen": 160, "audio": 60, "binary": 64, "real": 100}
-"""Frames of generated sequences in pictures of many of them."""
 
 
 def figures(module: LightningModule, data: SequenceData) -> dict[str, Figure]:
@@ -57,7 +51,7 @@ def figures(module: LightningModule, data: SequenceData) -> dict[str, Figure]:
     # One by one: a padded batch of the longest recordings would take much memory.
     seen, *ends = (infer(model, [split[i]], [i], seed)[0] for i in chosen)
     strongest = np.argsort(-seen.kl.mean(0), kind="stable")[:3]
-    steps = min(STEPS[kind], typical_steps(module.hparams["data"]))
+    steps = min(kind_of(kind).steps, typical_steps(module.hparams["data"]))
     drawn["KL and change of the posterior over time"] = draw_over_time(kind, rate, seen)
     drawn["Prior against posterior"] = draw_prior_posterior(kind, rate, seen)
     drawn["Latent traversals"] = draw_traversal(model, kind, rate, strongest, steps, seed)
@@ -75,14 +69,15 @@ def figures(module: LightningModule, data: SequenceData) -> dict[str, Figure]:
 def beside(modules: Mapping[str, LightningModule], data: SequenceData) -> Figure:
     """Draws real sequences of the test split beside those that each model generates."""
     split = data.splits["test"]
-    n = min(SHOWN.get(data.kind, 4), len(split))
+    kind = kind_of(data.kind)
+    n = min(kind.beside, len(split))
     columns = {"real": [np.asarray(split[i]) for i in spread(len(split), n)]}
     for name, module in modules.items():
         generated = generate_raw(module, n, module.seed)
         columns[name] = generated.x
-        if data.kind == "audio" and generated.mean is not None:
+        if kind.means and generated.mean is not None:
             columns[f"{name}: means"] = generated.mean
-    return draw_beside(data.kind, columns, data.rate)
+    return kind.draw_beside(columns, data.rate)
 
 
 def pair(split: Ragged) -> tuple[int, int]:

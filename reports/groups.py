@@ -1,13 +1,14 @@
 """Which runs are compared with each other, and in which unit."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from reports.published import read_published
+from reports.kinds import kind_of
+from reports.published import Unit, read_published
 from runs.metrics import alike, log_scale
 from runs.run import Run
 
-__all__ = ["Unit", "by_data", "by_scores", "split_print", "unit_of"]
+__all__ = ["by_data", "by_scores", "split_print", "unit_of"]
 
 OF_TRAINING = (
     "batch_size",
@@ -20,15 +21,6 @@ OF_TRAINING = (
     "seed",
 )
 """Options of data by which nobody tells test splits apart."""
-
-
-class Unit(NamedTuple):
-    """A unit of scores."""
-
-    name: str
-    suffix: str
-    """Of the figures' names."""
-    digits: int
 
 
 def by_data(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -110,8 +102,6 @@ def first_unit(run: Run) -> Unit:
     known = read_published().get(str(run.data.get("name")))
     if known is not None:
         return Unit(known["unit"], known["suffix"], 1 if "per sequence" in known["unit"] else 3)
-    if run.kind == "audio":
-        return Unit("nats per frame, standardised", "_per_step", 2)
     if any(key.endswith("/elbo_paper") for key in run.figures):
         return Unit("nats per sequence, paper units", "_paper", 1)
-    return Unit("nats per step, standardised", "_per_step", 3)
+    return kind_of(run.kind).unit

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from reports.groups import by_data
-from reports.page_drawings import Drawing, draw, png
+from reports.kinds import kind_of
+from reports.page_drawings import Drawing, png
 from reports.page_samples import Sequences, drawn_from_checkpoint, generated, real
 from reports.page_scores import compared, published, tables, tiles
 from reports.published import incomparable
@@ -32,13 +33,6 @@ WIDEST = 1400
 """Pixels of a picture, at most."""
 
 SCRIPTS = ("charts.js", "players.js")
-
-KINDS = {
-    "pen": "handwriting",
-    "audio": "sound",
-    "binary": "piano rolls",
-    "real": "sequences of real numbers",
-}
 
 
 def write_report(folder: Path, figures: Mapping[str, Figure] | None = None) -> Path:
@@ -56,7 +50,7 @@ def write_report(folder: Path, figures: Mapping[str, Figure] | None = None) -> P
         "report.html",
         title=run.title,
         run=run,
-        kind=KINDS.get(run.kind, "sequences"),
+        kind=kind_of(run.kind).title,
         tiles=tiles(run),
         samples=shown,
         panels=panels({run.name: run.curves}),
@@ -117,7 +111,7 @@ def write_comparison(folders: Sequence[Path], file: Path, seed: int = 0) -> Path
 def examples(run: Run, reals: Sequences, made: Sequences) -> dict[str, Any]:
     """Real and generated sequences, drawn, and where they come from."""
     lists = {"Real": reals, "Generated": made}
-    if run.kind == "audio" and made.mean:
+    if kind_of(run.kind).means and made.mean:
         lists["Generated, means"] = made._replace(x=made.mean)
     sounds = sum(len(some.x) for some in lists.values())
     drawn = {name: drawings(run, some, max(sounds, 1)) for name, some in lists.items()}
@@ -128,7 +122,7 @@ def examples(run: Run, reals: Sequences, made: Sequences) -> dict[str, Any]:
 def drawings(run: Run, some: Sequences, sounds: int) -> list[Drawing]:
     rate = float(run.data.get("rate") or some.rate or 1.0)
     columns = [str(column) for column in run.data.get("columns", some.columns)]
-    return draw(run.kind, some.x, some.titles, rate, columns, sounds)
+    return kind_of(run.kind).page_drawings(some.x, some.titles, rate, columns, sounds)
 
 
 def side_by_side(lists: Mapping[str, list[Drawing]]) -> list[list[tuple[str, Drawing | None]]]:

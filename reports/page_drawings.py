@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from datamodules.music import LOWEST
 from runs.drawing import spectrogram, strokes
 from runs.sounds import notes, sixteen_bits
 
-__all__ = ["Drawing", "draw", "png"]
+__all__ = ["Drawer", "Drawing", "drawings", "ink", "png", "roll", "scales", "sound", "tracks"]
 
 WIDTH = 2000
 """Of a line of handwriting, in the units of its drawing."""
@@ -30,7 +30,7 @@ TRACKS = 8
 
 
 class Drawing(NamedTuple):
-    """One sequence, drawn; the template `kind`.html shows it."""
+    """One sequence, drawn; the template drawing_`kind`.html shows it."""
 
     kind: str
     title: str
@@ -40,41 +40,27 @@ class Drawing(NamedTuple):
     """What the template of its kind needs."""
 
 
-def draw(
-    kind: str,
-    sequences: Sequence[np.ndarray],
-    titles: Sequence[str],
-    rate: float,
-    columns: Sequence[str] = (),
-    share: int = 1,
-) -> list[Drawing]:
-    """Draws sequences (T_i, D) of a kind. What follows a frame that is not finite is left out.
+Drawer = Callable[[np.ndarray, str, str], Drawing]
+"""Draws one sequence (T, D) under its title, and says what of it is lost."""
 
-    Args:
-        share: how many sounds the page has in all, between which its size is divided.
-    """
-    ranges = scales(sequences) if kind == "real" and sequences else None
+
+def drawings(
+    draw: Drawer, sequences: Sequence[np.ndarray], titles: Sequence[str]
+) -> list[Drawing]:
+    """Draws sequences (T_i, D), each up to its first frame that is not finite."""
     drawn = []
     for x, title in zip(sequences, titles, strict=True):
         finite = np.isfinite(x).all(axis=1)
         steps = len(x) if finite.all() else int(finite.argmin())
-        x = x[:steps]
         lost = "" if finite.all() else f"; not finite from step {steps + 1} on"
         if steps == 0:
             drawn.append(Drawing("empty", title, "No finite frame to draw.", {}))
-        elif kind == "pen":
-            drawn.append(ink(x, title, rate, lost))
-        elif kind == "audio":
-            drawn.append(sound(x, title, rate, lost, share))
-        elif kind == "binary":
-            drawn.append(roll(x, title, rate, lost))
         else:
-            assert ranges is not None
-            drawn.append(tracks(x, title, rate, lost, columns, ranges))
+            drawn.append(draw(x[:steps], title, lost))
     return drawn
 
 
-def ink(x: np.ndarray, title: str, rate: float, lost: str) -> Drawing:
+def ink(x: np.ndarray, title: str, lost: str, rate: float) -> Drawing:
     """Strokes of a pen as paths. Shapes: x (T, 3), [pen, dx, dy]."""
     pieces = [stroke[:, 1:] * (1, -1) for stroke in strokes(x)]  # Pictures count downwards.
     line = np.concatenate(pieces)
@@ -97,7 +83,7 @@ def path(stroke: np.ndarray) -> str:
     return f"M{stroke[0, 0]} {stroke[0, 1]}l" + " ".join(f"{dx} {dy}" for dx, dy in steps)
 
 
-def sound(x: np.ndarray, title: str, rate: float, lost: str, share: int) -> Drawing:
+def sound(x: np.ndarray, title: str, lost: str, rate: float, share: int) -> Drawing:
     """A player with a waveform and a spectrogram, 70 dB of it. Shapes: x (T, D), D samples."""
     whole = x.reshape(-1).astype(float)
     samples = whole[: max(SOUND_BYTES // 2 // share, 1)]
@@ -138,7 +124,7 @@ def magma(decibels: np.ndarray) -> str:
     return png(image)
 
 
-def roll(x: np.ndarray, title: str, rate: float, lost: str) -> Drawing:
+def roll(x: np.ndarray, title: str, lost: str, rate: float) -> Drawing:
     """Keys that are down, one long note each. Shapes: x (T, D), 1 where a key is down."""
     found = notes(x)
     piano = x.shape[1] == 88
@@ -169,7 +155,7 @@ def scales(sequences: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def tracks(
-    x: np.ndarray, title: str, rate: float, lost: str, columns: Sequence[str], ranges: np.ndarray
+    x: np.ndarray, title: str, lost: str, rate: float, columns: Sequence[str], ranges: np.ndarray
 ) -> Drawing:
     """Each coordinate over time, one below the other. Shapes: x (T, D), ranges (2, D)."""
     shown = min(x.shape[1], TRACKS)

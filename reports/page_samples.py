@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reports.kinds import kind_of
 from runs.run import Run, checkpoints
 from runs.samples import generate_raw, real_examples
 
 __all__ = ["Sequences", "drawn_from_checkpoint", "generated", "real"]
-
-SHOWN = {"pen": 6, "audio": 4, "binary": 4, "real": 4}
-"""How many sequences of a kind a page shows."""
 
 DAMAGED = (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile)
 
@@ -50,7 +48,7 @@ def generated(run: Run) -> Sequences:
             # Training that ends before a validation has no best weights.
             weights = "best" if run.figures.get("best_epoch", True) else "last"
             note = f"Drawn from the {weights} weights at the end of the run."
-            return Sequences(x, numbered(x), note, mean).first(SHOWN.get(run.kind, 4))
+            return Sequences(x, numbered(x), note, mean).first(kind_of(run.kind).on_page)
         except DAMAGED as error:
             problem = f"samples/generated.npz is damaged ({error}). "
     made = drawn_from_checkpoint(run, int(run.settings.get("seed") or 0))
@@ -67,7 +65,7 @@ def drawn_from_checkpoint(run: Run, seed: int) -> Sequences:
         )
     try:
         file = find_checkpoint(run.folder)
-        made = generate_raw(load_module(file), SHOWN.get(run.kind, 4), seed)
+        made = generate_raw(load_module(file), kind_of(run.kind).on_page, seed)
     except (CheckpointError, ValueError) as error:
         return Sequences([], [], f"No samples: {error}.")
     note = f"Drawn for this page from checkpoints/{file.name} with seed {seed}."
@@ -78,7 +76,7 @@ def real(run: Run) -> Sequences:
     """Sequences of the validation split: those kept in samples/real.npz, or else of the corpus,
     if it still lies where it was."""
     file = run.folder / "samples" / "real.npz"
-    shown = SHOWN.get(run.kind, 4)
+    shown = kind_of(run.kind).on_page
     problem = ""
     if file.is_file():
         try:

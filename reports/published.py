@@ -2,14 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from runs.metrics import log_scale
 from runs.run import Run
 
-__all__ = ["incomparable", "read_published"]
+__all__ = ["Unit", "incomparable", "read_published"]
 
 PUBLISHED = Path(__file__).with_name("published.json")
+
+
+class Unit(NamedTuple):
+    """A unit of scores."""
+
+    name: str
+    suffix: str
+    """Of the figures' names."""
+    digits: int
 
 
 def read_published() -> dict[str, Any]:

@@ -5,24 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from runs.drawing import ACCENT, INK, draw_columns, draw_strokes, strokes
+from runs.drawing import ACCENT, INK, draw_strokes, strokes
 
-__all__ = ["draw_beside"]
+__all__ = ["draw_handwriting", "draw_waveforms"]
 
 ZOOM = 0.04
 """Seconds of the narrower view of a waveform."""
-
-
-def draw_beside(kind: str, columns: Mapping[str, Sequence[np.ndarray]], rate: float) -> Figure:
-    """Draws lists of sequences side by side, each under its title: the paper's figure 3 for sound,
-    its figure 4 for handwriting."""
-    if kind == "audio":
-        return draw_waveforms(columns, rate)
-    if kind == "pen":
-        return draw_handwriting(columns)
-    figure = draw_columns(kind, dict(columns), rate)
-    figure.suptitle("Real and generated sequences", fontsize=10)
-    return figure
 
 
 def draw_waveforms(columns: Mapping[str, Sequence[np.ndarray]], rate: float) -> Figure:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from reports.groups import by_scores, split_print, unit_of
+from reports.kinds import kind_of
 from reports.published import incomparable, read_published
 from reports.table_text import Line, Part, show, write
 from runs.errors import readable_errors
@@ -118,7 +119,9 @@ def one_part(data: str, runs: Sequence[Run]) -> Part:
     for run in sorted(runs, key=lambda run: score_of(run, "val/elbo", unit.suffix)):
         chosen[run.model] = run
     lines: list[Line] = []
-    for model in dict.fromkeys((*(() if music(runs) else MODELS), *sorted(chosen))):
+    for model in dict.fromkeys(
+        (*(MODELS if kind_of(runs[0].kind).in_paper else ()), *sorted(chosen))
+    ):
         lines += lines_of(model, chosen.get(model), name, unit.suffix, rows, runs)
     given = {(line.model, line.figure) for line in lines}
     for row in rows:
@@ -141,8 +144,9 @@ def lines_of(
 ) -> list[Line]:
     figures = {} if run is None else run.figures
     size = figures.get("parameters")
-    plain = model.partition(" ")[0] if music(siblings) else model
-    latent = MUSIC_FIGURES if music(siblings) else VRNN_FIGURES
+    in_paper = kind_of(siblings[0].kind).in_paper
+    plain = model if in_paper else model.partition(" ")[0]
+    latent = VRNN_FIGURES if in_paper else MUSIC_FIGURES
     why = "" if run is None else incomparable(run)
     lines = []
     exact = model.startswith("RNN-")
@@ -176,10 +180,6 @@ def lines_of(
 def score_of(run: Run, name: str, suffix: str) -> float:
     value = run.figures.get(f"{name}{suffix}", float("-inf"))
     return value if value == value else float("-inf")
-
-
-def music(runs: Sequence[Run]) -> bool:
-    return runs[0].kind == "binary"
 
 
 def named_here(row: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ def check_options(model: dict[str, Any], data: SequenceData) -> None:
         ValueError: naming models that would fit, or the options to add and to take away.
     """
     likelihood = model["likelihood"]
-    if data.kind == "binary" and "components" in likelihood:
+    if data.all_binary and "components" in likelihood:
         raise ValueError(
             f"data={data.name} gives binary frames, of which there are no mixtures of Gaussians; "
             "choose model=vrnn_bernoulli, rnn_bernoulli, vrnn_nade, rnn_nade, or another one that "

@@ -1,7 +1,7 @@
-"""Sequences as pictures, for people. All functions take raw frames, in the corpus's own units."""
+"""The parts of pictures, and what becomes of them. Frames are raw, in the corpus's own units."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,13 +14,11 @@ from datamodules.handwriting.pen import points
 
 __all__ = [
     "ACCENT",
-    "DRAWERS",
     "INK",
     "PALE",
     "as_image",
-    "draw",
-    "draw_columns",
     "draw_latents",
+    "draw_signal",
     "draw_strokes",
     "lanes",
     "slug",
@@ -50,14 +48,6 @@ def draw_strokes(ax: Axes, lines: Sequence[np.ndarray]) -> None:
         ax.scatter(*dots.T, s=1.5, color=INK)
 
 
-def draw_pen(ax: Axes, x: np.ndarray, rate: float) -> None:
-    """Draws ink. Shapes: x (T, 3), [pen, dx, dy]."""
-    draw_strokes(ax, [stroke[:, 1:] for stroke in strokes(x)])
-    ax.set_aspect("equal")
-    ax.autoscale_view()
-    ax.axis("off")
-
-
 def draw_signal(ax: Axes, x: np.ndarray, rate: float) -> None:
     """Draws a waveform, frames end to end. Shapes: x (T, D)."""
     samples = x.reshape(-1)
@@ -66,14 +56,7 @@ def draw_signal(ax: Axes, x: np.ndarray, rate: float) -> None:
     ax.tick_params(labelsize=6)
 
 
-def draw_tracks(ax: Axes, x: np.ndarray, rate: float) -> None:
-    """Draws each coordinate over time, the first one on top. Shapes: x (T, D), as of `lanes`."""
-    ax.plot(np.arange(len(x)) / rate, x, linewidth=0.7)
-    ax.margins(x=0)
-    ax.tick_params(labelsize=6, left=False, labelleft=False)
-
-
-def lanes(columns: dict[str, Sequence[np.ndarray]]) -> dict[str, Sequence[np.ndarray]]:
+def lanes(columns: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Sequence[np.ndarray]]:
     """Gives each coordinate a band of its own, from its lowest to its highest value anywhere: they
     may be of different units. Shapes: (T_i, D) each."""
     every = np.concatenate([x for column in columns.values() for x in column])
@@ -83,71 +66,12 @@ def lanes(columns: dict[str, Sequence[np.ndarray]]) -> dict[str, Sequence[np.nda
     return {title: [(x - low) / height - place for x in c] for title, c in columns.items()}
 
 
-def draw_audio(ax: Axes, x: np.ndarray, rate: float) -> None:
-    """Draws a waveform above its spectrogram, 70 dB of it. Shapes: x (T, D), D samples a frame."""
-    samples = x.reshape(-1).astype(float)
-    ax.axis("off")
-    wave = ax.inset_axes((0, 0.7, 1, 0.3))
-    draw_signal(wave, x, rate)
-    wave.tick_params(bottom=False, labelbottom=False)
-    wave.set_rasterized(True)  # In an SVG every sample would be a point.
-
-    spectrum = ax.inset_axes((0, 0, 1, 0.68), sharex=wave)
-    spectrum.imshow(
-        spectrogram(samples, rate),
-        origin="lower",
-        aspect="auto",
-        cmap="magma",
-        extent=(0, len(samples) / rate, 0, rate / 2000),
-    )
-    spectrum.tick_params(labelsize=6)
-    spectrum.set_ylabel("kHz", fontsize=6)
-
-
 def spectrogram(samples: np.ndarray, rate: float) -> np.ndarray:
     """Decibels of frequencies, the lowest first, over time; 0 of the loudest, at least -70."""
     window = min(max(round(0.02 * rate), 16), len(samples))
     z = np.abs(stft(samples, rate, nperseg=window, noverlap=window - -(-window // 4))[2])
     decibels: np.ndarray = 20 * np.log10(np.maximum(z / max(z.max(), 1e-12), 10 ** (-70 / 20)))
     return decibels
-
-
-def draw_roll(ax: Axes, x: np.ndarray, rate: float) -> None:
-    """Draws a piano roll, time to the right, pitch upwards. Shapes: x (T, D)."""
-    ax.imshow(x.T, origin="lower", aspect="auto", cmap="Greys", interpolation="nearest")
-    ax.tick_params(labelsize=6)
-
-
-DRAWERS: dict[str, Callable[[Axes, np.ndarray, float], None]] = {
-    "pen": draw_pen,
-    "real": draw_tracks,
-    "audio": draw_audio,
-    "binary": draw_roll,
-}
-
-
-def draw(kind: str, sequences: Sequence[np.ndarray], rate: float) -> Figure:
-    """Draws sequences (T_i, D) of a kind one below the other."""
-    return draw_columns(kind, {"": sequences}, rate)
-
-
-def draw_columns(kind: str, columns: dict[str, Sequence[np.ndarray]], rate: float) -> Figure:
-    """Draws several lists of sequences side by side, each under its title."""
-    if kind == "real":
-        columns = lanes(columns)
-    rows = max(len(column) for column in columns.values())
-    height = 2.0 if kind == "audio" else 1.1
-    size = (7 * len(columns), height * rows + 0.4)
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    axes = figure.subplots(rows, len(columns), squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
-    for j, (title, sequences) in enumerate(columns.items()):
-        axes[0, j].set_title(title, fontsize=9)
-        for ax, x in zip(axes[:, j], sequences, strict=False):
-            ax.axis("on")
-            DRAWERS[kind](ax, x, rate)
-    return figure
 
 
 def draw_latents(

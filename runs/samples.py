@@ -1,6 +1,6 @@
 """Generated sequences, in raw units and as files."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from datamodules.base import SequenceData
-from runs.drawing import draw
-from runs.sounds import write_midi, write_wav
+from runs.kinds import KINDS, draw
 from vrnn.trace import Frame
 
 __all__ = [
@@ -130,40 +129,13 @@ def write_samples(generated: Generated, data: Mapping[str, Any], folder: Path) -
         are means.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in ("generated_*.wav", "generated_*.mid"):
-        for file in folder.glob(pattern):
-            file.unlink()
+    for file in folder.glob("generated_[0-9]*"):
+        file.unlink()
     figure = draw(data["kind"], generated.x, data["rate"])
     files = [folder / f"generated.{suffix}" for suffix in ("png", "svg", "npz")]
     for file in files[:2]:
         figure.savefig(file)
     arrays = {name: x for name, x in generated._asdict().items() if x is not None}
     np.savez_compressed(files[2], **arrays, columns=np.array(data["columns"]))
-    write = WRITERS.get(data["kind"])
-    return files + (write(generated, data["rate"], folder) if write is not None else [])
-
-
-def write_wavs(generated: Generated, rate: float, folder: Path) -> list[Path]:
-    """Writes the drawn frames, and separately the means, which the original sampler wrote."""
-    files = []
-    if generated.mean is not None:
-        files.append(folder / "generated_mean.png")
-        draw("audio", generated.mean, rate).savefig(files[0])
-    for label, sequences in (("sampled", generated.x), ("mean", generated.mean or [])):
-        for i, frames in enumerate(sequences):
-            files.append(folder / f"generated_{i:02d}_{label}.wav")
-            write_wav(files[-1], frames, rate)
-    return files
-
-
-def write_midis(generated: Generated, rate: float, folder: Path) -> list[Path]:
-    files = [folder / f"generated_{i:02d}.mid" for i in range(len(generated.x))]
-    for file, roll in zip(files, generated.x, strict=True):
-        write_midi(file, roll, rate)
-    return files
-
-
-WRITERS: dict[str, Callable[[Generated, float, Path], list[Path]]] = {
-    "audio": write_wavs,
-    "binary": write_midis,
-}
+    kind = KINDS[data["kind"]]
+    return files + kind.write(generated.x, generated.mean, data["rate"], folder)

@@ -24,7 +24,8 @@ from callbacks.max_norm import MaxNorm, incoming
 from callbacks.progress import Progress
 from callbacks.throughput import Throughput
 from reports.score_tables import scores_tables
-from runs.drawing import draw, draw_latents, lanes
+from runs.drawing import draw_latents, lanes
+from runs.kinds import draw
 from runs.loggers import describe_metrics, key_configured, log_end, wandb_logger
 from vrnn.diagnostics import latent_use
 

@@ -9,9 +9,10 @@ import torch
 from support.playground_run import DRAWING, describe, player, write_run
 from torch.distributions import kl_divergence
 
-from playground.ink import ink_frames
+from playground.ink import ink_frames, typical_hand
+from playground.kinds import Pen, Sound
 from playground.stream import Controls, Stream
-from playground.styles import MEASURES, ROWS, Style, find_styles, strengths
+from playground.styles import ROWS, Style, find_styles, strengths
 from playground.visitor import MAX_POINTS, Player, Visitor, load_player
 from vrnn import RNN, VRNN
 from vrnn.layers.state import top
@@ -109,15 +110,16 @@ def test_styles_are_the_dimensions_that_matter_and_say_what_they_do(
         ]
         first[0, 1], inner[0, 0], model.out.weight[1, 0] = 1.0, 1.0, 1.0
         model.out.bias[1] = 1.0
-    styles = find_styles(player(model, "pen", []).model, describe("pen", 3))
+    about = describe("pen", 3)
+    styles = find_styles(player(model, "pen", []).model, Pen(about), about)
     assert [style.dimension for style in styles] == [1] and styles[0].nats > 0.1
     words = [word.partition(" (")[0] for word in styles[0].effect.split(", ")]
     assert "wider" in words and "faster" in words and "more pen lifts" not in words
-    assert find_styles(make_model(RNN, PenMixture(components=1)), describe("pen", 3)) == []
+    assert find_styles(make_model(RNN, PenMixture(components=1)), Pen(about), about) == []
 
 
 def test_measures_by_hand() -> None:
-    pen = {measure.more: measure.of for measure in MEASURES["pen"]}
+    pen = {measure.more: measure.of for measure in Pen.measures}
     slanted = torch.zeros(60, ROWS, 3)
     slanted[::2, :, 1:] = torch.tensor([3.0, 4.0])
     slanted[1::2, :, 1:] = torch.tensor([-3.0, -4.0])
@@ -128,7 +130,7 @@ def test_measures_by_hand() -> None:
     assert pen["wider"](slanted).abs().max() == 0
     assert pen["leaning to the right"](slanted)[0] == pytest.approx(36.8699, abs=1e-3)
     assert torch.equal(2 * pen["taller"](slanted), pen["taller"](2 * slanted))
-    sound = {measure.more: measure.of for measure in MEASURES["audio"]}
+    sound = {measure.more: measure.of for measure in Sound.measures}
     wave = torch.tensor([3.0, -3.0, -3.0, 3.0, 3.0]).expand(7, ROWS, 5)
     assert sound["louder"](wave)[0] == 3 and sound["brighter"](wave)[0] == 0.5
 
@@ -147,7 +149,7 @@ def test_the_drawing_is_answered_as_the_model_reads_it_and_continued(writer: Pla
     visitor = Visitor(writer)
     drawn = ask(visitor, type="start", seed=1, strokes=DRAWING)
     strokes = [np.array(stroke, float) for stroke in DRAWING]
-    np.testing.assert_array_equal(drawn, ink_frames(strokes, writer.hand))
+    np.testing.assert_array_equal(drawn, ink_frames(strokes, typical_hand(writer.data)))
     assert len(drawn) > 20 and drawn[-1, 0] == 1
     prime = writer.model.normaliser.standardise(torch.tensor(drawn))[:, None]
     expected = writer.model.normaliser.raw(writer.model.generate(6, prime=prime, seed=1))[:, 0]
@@ -175,10 +177,9 @@ def test_sliders_move_the_dimensions_they_are_labelled_with(writer: Player) -> N
 def test_units_of_the_page(writer: Player, speaker: Player) -> None:
     """A line of IAM-OnDB is 16 pixels of spread, sound as loud as its corpus a tenth of full."""
     step = (8**2 + 56**2) ** 0.5
-    assert writer.unit == pytest.approx(16 / (1.35 * step)) and writer.length is None
-    assert speaker.unit == pytest.approx(0.1 / 50**0.5) and speaker.length == 20
-    carried = speaker._replace(data={**speaker.data, "module": {"carry": 4}})
-    assert carried.length is None
+    assert writer.kind.unit == pytest.approx(16 / (1.35 * step)) and writer.kind.length is None
+    assert speaker.kind.unit == pytest.approx(0.1 / 50**0.5) and speaker.kind.length == 20
+    assert Sound({**speaker.data, "module": {"carry": 4}}).length is None
 
 
 BAD = {
@@ -250,7 +251,7 @@ def test_a_model_that_leaves_all_bounds_is_stopped(writer: Player) -> None:
 
 def test_a_run_is_loaded(tmp_path) -> None:
     loaded = load_player(write_run(tmp_path))
-    assert loaded.hand is not None and loaded.about()["corpus"] == "synthetic_handwriting"
+    assert isinstance(loaded.kind, Pen) and loaded.about()["corpus"] == "synthetic_handwriting"
     visitor = Visitor(loaded)
     ask(visitor, type="start", strokes=DRAWING)
     assert np.isfinite(ask(visitor, type="more", frames=8)).all()

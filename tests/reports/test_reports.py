@@ -19,8 +19,8 @@ from support.small_corpora import write
 
 import train
 from datamodules.handwriting.pen import points
+from reports.kinds import kind_of
 from reports.page import write_comparison, write_report
-from reports.page_drawings import draw
 from reports.published import read_published
 from runs.samples import generate_raw
 from vrnn.checkpoint import load_module
@@ -328,7 +328,7 @@ def test_scores_of_a_part_of_the_test_split_are_marked(copied):
 def test_long_sounds_leave_the_page_small():
     rng = np.random.default_rng(0)
     long = [3000 * rng.standard_normal((2000, 200)) for _ in range(2)]
-    drawn = draw("audio", long, ["a", "b"], 16000.0, share=12)
+    drawn = kind_of("audio").page_drawings(long, ["a", "b"], 16000.0, share=12)
     assert 12 * max(len(d.parts["wav"]) + len(d.parts["spectrogram"]) for d in drawn) < 4_500_000
     assert "6.25 s of 25.0 s" in drawn[0].text
 

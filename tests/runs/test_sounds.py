@@ -14,7 +14,7 @@ from scipy.io import wavfile
 from support.helpers import Command, build, configure
 
 import train
-from runs.drawing import draw
+from runs.kinds import draw
 from runs.loggers import log_sounds, wandb_logger
 from runs.samples import Generated, generate_raw, write_samples
 from runs.sounds import write_midi, write_wav

@@ -42,12 +42,11 @@ def describe(kind: str, width: int, **more: Any) -> dict[str, Any]:
 
 def player(model: SequenceModel, kind: str, styles: list[Any], **more: Any) -> Player:
     """A model as the playground would have loaded it."""
-    from playground.ink import typical_hand
+    from playground.kinds import KINDS
 
     about = describe(kind, model.x_dim, **more)
     model.normaliser = Normaliser(about["shift"], about["scale"])
-    hand = typical_hand(about) if kind == "pen" else None
-    return Player(model.eval(), about, hand, styles)
+    return Player(model.eval(), about, KINDS[kind](about), styles)
 
 
 DRAWING = [[[10 + 3 * i, 40 + 9 * (i % 3), 12 * i] for i in range(30)], [[120, 20, 900]]]
