@@ -75,7 +75,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     from datamodules.loading import load_data
     from reports.score_tables import scores_tables
     from runs.checks import check_split
-    from runs.evaluated import CHECKPOINT, fingerprint
+    from runs.evaluated import CHECKPOINT, digest_of
     from vrnn.arguments import check_counts
     from vrnn.bounds import check_bounds
     from vrnn.checkpoint import find_checkpoint, load_module
@@ -89,7 +89,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
         why = "is a folder" if args.json.is_dir() else f"there is no folder {args.json.parent}"
         raise ValueError(f"--json {args.json}: {why}")
     checkpoint = find_checkpoint(args.run)
-    scored = {CHECKPOINT: fingerprint(checkpoint)}
+    scored = {CHECKPOINT: digest_of(checkpoint)}
     module = load_module(checkpoint)
     try:
         module.to(args.device)

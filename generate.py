@@ -62,7 +62,7 @@ def generate(args: argparse.Namespace) -> list[Path]:
     """Generates and writes sequences; returns the files."""
     from datamodules.loading import load_data
     from runs.checks import check_split
-    from runs.samples import generate_raw, write_samples
+    from runs.samples import generate_raw, write_generated
     from vrnn.arguments import check_counts
     from vrnn.checkpoint import find_checkpoint, load_module
 
@@ -88,7 +88,7 @@ def generate(args: argparse.Namespace) -> list[Path]:
         temperature_z=args.temperature_z,
         temperature_x=args.temperature_x,
     )
-    files = write_samples(generated, module.hparams["data"], out)
+    files = write_generated(generated, module.hparams["data"], out)
     for file in files:
         print(file)
     return files

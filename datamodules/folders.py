@@ -29,7 +29,7 @@ LISTS = ("splits.csv", "splits.json")
 HELD_BACK = 0.05
 
 VERSION = 1
-"""Counts in the caches' fingerprints: raise it whenever the same files give other frames."""
+"""Counts in the caches' recipes: raise it whenever the same files give other frames."""
 
 
 class Item(NamedTuple):
@@ -84,13 +84,13 @@ class SequenceFolder(SequenceData):
 
     def load(self) -> dict[str, Ragged]:
         files = self.files()
-        fingerprint = {
+        recipe = {
             "corpus": self.name,
             "version": VERSION,
             "files": stamps(self.root, [p.relative_to(self.root).as_posix() for p in files]),
             **self.form(),
         }
-        corpus = cached(self.cache / self.name, fingerprint, partial(self.parse, files))
+        corpus = cached(self.cache / self.name, recipe, partial(self.parse, files))
         report(
             [str(problem) for problem in corpus.labels["problem"] if problem],
             len(files),

@@ -120,14 +120,14 @@ class LengthBatches(Sampler[Pieces]):
         """All ranks' batches of this epoch, in order."""
         if not self.shuffle:
             order = np.argsort(-self.lengths, kind="stable")
-            return cut(order, self.batch_size)
+            return chunks(order, self.batch_size)
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.lengths))[: self.used]
-        pools = cut(order, self.batch_size * self.pool)
+        pools = chunks(order, self.batch_size * self.pool)
         ordered = np.concatenate(
             [pool[np.argsort(-self.lengths[pool], kind="stable")] for pool in pools]
         )
-        batches = cut(ordered, self.batch_size)
+        batches = chunks(ordered, self.batch_size)
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
@@ -204,7 +204,7 @@ class StreamBatches(Sampler[Pieces]):
         )
 
 
-def cut(order: np.ndarray, size: int) -> list[np.ndarray]:
+def chunks(order: np.ndarray, size: int) -> list[np.ndarray]:
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 

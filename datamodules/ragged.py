@@ -229,20 +229,20 @@ class Ragged:
             if meta["format"] != FORMAT:
                 raise ValueError(f"format {meta['format']} instead of {FORMAT}")
             # A bare ndarray on the mapping: slices of np.memmap cost several times as much.
-            values = load(folder / "values.npy", mapped=True).view(np.ndarray)
+            values = read_array(folder / "values.npy", mapped=True).view(np.ndarray)
             return cls(
                 values=values,
-                starts=load(folder / "starts.npy"),
-                lengths=load(folder / "lengths.npy"),
+                starts=read_array(folder / "starts.npy"),
+                lengths=read_array(folder / "lengths.npy"),
                 keys=meta["keys"],
-                labels={name: load(folder / f"label-{name}.npy") for name in meta["labels"]},
+                labels={name: read_array(folder / f"label-{name}.npy") for name in meta["labels"]},
             )
         except DAMAGED as error:
             why = " ".join(str(error).split())
             raise ValueError(f"{folder} is damaged: {why}") from error
 
 
-def load(path: Path, mapped: bool = False) -> np.ndarray:
+def read_array(path: Path, mapped: bool = False) -> np.ndarray:
     with warnings.catch_warnings():
         # Of a header that numpy can make sense of nevertheless; ours are whole.
         warnings.simplefilter("error", UserWarning)

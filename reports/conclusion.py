@@ -13,7 +13,7 @@ from reports.page import write_report
 from reports.score_tables import scores_tables
 from runs.loggers import log_end, log_sounds, unsent
 from runs.resume import shown
-from runs.samples import generate_raw, write_samples
+from runs.samples import generate_raw, write_generated
 from vrnn.module import VRNNModule
 
 __all__ = ["conclude"]
@@ -37,7 +37,7 @@ def conclude(
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
     if not trainer.fast_dev_run:
         generated = generate_raw(module, n=8, seed=cfg.seed)
-        files = write_samples(generated, module.hparams["data"], folder / "samples")
+        files = write_generated(generated, module.hparams["data"], folder / "samples")
         log_sounds(trainer, [f for f in files if f.suffix == ".wav"], "samples/generated")
 
     spaces = list(module.hparams["data"]["log_scales"])

@@ -61,7 +61,7 @@ def write_report(folder: Path, figures: Mapping[str, Figure] | None = None) -> P
         config=yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True, width=88),
         environment=environment(run),
     )
-    return write(content, folder / "report.html")
+    return write_page(content, folder / "report.html")
 
 
 def write_comparison(folders: Sequence[Path], file: Path, seed: int = 0) -> Path:
@@ -105,7 +105,7 @@ def write_comparison(folders: Sequence[Path], file: Path, seed: int = 0) -> Path
         groups=groups,
         seed=seed,
     )
-    return write(content, file)
+    return write_page(content, file)
 
 
 def examples(run: Run, reals: Sequences, made: Sequences) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def data_block(value: Any) -> Markup:
     return Markup(text)
 
 
-def write(content: str, file: Path) -> Path:
+def write_page(content: str, file: Path) -> Path:
     """Writes a page whole or not at all."""
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(content, encoding="utf-8")

@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from reports.markup import latex_table, markdown_table
 from runs.metrics import alike, log_scale, overrides, read_figures
 
-__all__ = ["Row", "SweepTable", "rows", "show", "write"]
+__all__ = ["Row", "SweepTable", "rows", "show_sweep", "write_sweep"]
 
 
 class Row(NamedTuple):
@@ -45,8 +45,8 @@ class SweepTable(Callback):
             return
         table = rows([folder])
         if table:
-            show(table)
-            write(table, folder)
+            show_sweep(table)
+            write_sweep(table, folder)
         if any(row.failures for row in table):
             sys.exit(1)
 
@@ -152,7 +152,7 @@ def cells(row: Row, space: str) -> list[str]:
     return [row.options, str(row.seeds), *bounds, *rest, str(len(row.failures) or "")]
 
 
-def show(table: Sequence[Row]) -> None:
+def show_sweep(table: Sequence[Row]) -> None:
     """Prints a table, and below it what went wrong."""
     from rich import box
     from rich.console import Console
@@ -178,7 +178,7 @@ def show(table: Sequence[Row]) -> None:
             console.print(f"failed: {failure}", markup=False, soft_wrap=True)
 
 
-def write(table: Sequence[Row], folder: Path) -> None:
+def write_sweep(table: Sequence[Row], folder: Path) -> None:
     """Writes sweep.csv, with every figure, and sweep.md and sweep.tex, with those shown."""
     names = sorted({name for line in table for name in line.figures})
     with open(folder / "sweep.csv", "w", newline="") as file:
@@ -209,11 +209,11 @@ def main() -> None:
 
     with readable_errors():
         table = rows(args.runs)
-        show(table)
+        show_sweep(table)
         if args.out is not None or len(args.runs) == 1:
             folder = args.out or args.runs[0]
             folder.mkdir(parents=True, exist_ok=True)
-            write(table, folder)
+            write_sweep(table, folder)
 
 
 if __name__ == "__main__":

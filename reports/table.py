@@ -18,7 +18,7 @@ import yaml
 from reports.groups import by_scores, split_print, unit_of
 from reports.kinds import kind_of
 from reports.published import incomparable, read_published
-from reports.table_text import Line, Part, show, write
+from reports.table_text import Line, Part, show_table, write_table
 from runs.errors import readable_errors
 from runs.evaluated import read_evaluated
 from runs.metrics import overrides
@@ -256,10 +256,10 @@ def main() -> None:
 
     with readable_errors():
         table = parts(runs_below(args.folders))
-        show(table)
+        show_table(table)
         folder = args.out or args.folders[0]
         folder.mkdir(parents=True, exist_ok=True)
-        write(table, folder)
+        write_table(table, folder)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from reports.markup import latex_table, markdown_table
 
-__all__ = ["Line", "Part", "cells", "matrix", "missing_of", "show", "write"]
+__all__ = ["Line", "Part", "cells", "matrix", "missing_of", "show_table", "write_table"]
 
 COLUMNS = ("model", "figure", "ours", "published", "distance", "parameters")
 NOTES = (
@@ -96,7 +96,7 @@ def matrix(table: Sequence[Part], missing: Sequence[str]) -> tuple[list[str], li
     return header, [[*key, *(cell or "" for cell in row.values())] for key, row in ours.items()]
 
 
-def show(table: Sequence[Part]) -> None:
+def show_table(table: Sequence[Part]) -> None:
     """Prints the table of every data set, and the commands that fill what is missing."""
     console, missing = Console(), missing_of(table)
     for part in table:
@@ -121,7 +121,7 @@ def show(table: Sequence[Part]) -> None:
         console.print(f"({i + 1}) {command}", markup=False, highlight=False, soft_wrap=True)
 
 
-def write(table: Sequence[Part], folder: Path) -> None:
+def write_table(table: Sequence[Part], folder: Path) -> None:
     """Writes table.csv, every number as it is, and table.md and table.tex, as shown, where there
     are several data sets with a table of all of them first."""
     missing = missing_of(table)

@@ -117,7 +117,7 @@ def thin(curve: Curve) -> Curve:
     return Curve(curve.x[index], curve.y[index])
 
 
-def log_scale(curves: Curves) -> float | None:
+def log_scale_of(curves: Curves) -> float | None:
     """What a step gains in standardised space over the raw one; None where no validation tells."""
     shown, raw = (curves.get(f"val/elbo{space}_per_step") for space in ("", "_raw"))
     if shown is None or raw is None or not np.array_equal(shown.x, raw.x):
@@ -129,7 +129,7 @@ def log_scale(curves: Curves) -> float | None:
 def in_raw_units(curves: Curves) -> Curves:
     """Curves with the standardised densities among them raw, or left out where nobody knows by how
     much these differ."""
-    scale = log_scale(curves)
+    scale = log_scale_of(curves)
     densities = {name: curve for name, curve in curves.items() if depends_on_units(name)}
     rest = {name: curve for name, curve in curves.items() if name not in densities}
     if scale is None:
@@ -163,7 +163,7 @@ def panels(runs: dict[str, Curves]) -> list[dict[str, Any]]:
     exact = not any(y.any() for y in kl)
     bound = "Log likelihood" if exact else "Bound"
     unit = "nats per step"
-    if not alike(map(log_scale, runs.values())):
+    if not alike(map(log_scale_of, runs.values())):
         runs = {name: in_raw_units(curves) for name, curves in runs.items()}
         unit = "nats per step, raw"
     drawn = [panel(runs, bound, unit, bound_series)]

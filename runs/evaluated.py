@@ -8,19 +8,19 @@ from typing import Any
 from runs.metrics import read_figures
 from vrnn.checkpoint import CheckpointError, find_checkpoint
 
-__all__ = ["CHECKPOINT", "file_of", "fingerprint", "read_evaluated"]
+__all__ = ["CHECKPOINT", "digest_of", "file_of", "read_evaluated"]
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
-"""The name in the file of the fingerprint of the checkpoint that was scored."""
+"""The name in the file of the digest of the checkpoint that was scored."""
 
 
 def file_of(run: Path, split: str, particles: int) -> Path:
     return run / f"scores_{split}_k{particles}.json"
 
 
-def fingerprint(checkpoint: Path) -> str:
+def digest_of(checkpoint: Path) -> str:
     with open(checkpoint, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
@@ -54,5 +54,5 @@ def stale(file: Path, scored: str | None) -> bool:
         now = run / "metrics.json"
     else:
         if scored is not None:
-            return scored != fingerprint(now)
+            return scored != digest_of(now)
     return now.is_file() and now.stat().st_mtime > file.stat().st_mtime

@@ -20,7 +20,7 @@ __all__ = [
     "spread",
     "typical_steps",
     "write_real",
-    "write_samples",
+    "write_generated",
 ]
 
 EXAMPLES = 8
@@ -115,7 +115,7 @@ def write_real(data: SequenceData, folder: Path) -> None:
     )
 
 
-def write_samples(generated: Generated, data: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_generated(generated: Generated, data: Mapping[str, Any], folder: Path) -> list[Path]:
     """Writes generated sequences as pictures, as arrays, and as what else shows their kind, in
     place of those that were written there before.
 

@@ -16,12 +16,12 @@ from datamodules.files.parallel import in_processes
 from datamodules.files.problems import Missing, report, some
 from datamodules.ragged import Ragged, Shards
 
-__all__ = ["Reading", "Tail", "cut", "divide", "find_sounds", "read_sounds"]
+__all__ = ["Reading", "Tail", "divide", "find_sounds", "frames_of", "read_sounds"]
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Counts in the fingerprint of every shard: raise it whenever the same files give other frames."""
+"""Counts in the recipe of every shard: raise it whenever the same files give other frames."""
 
 SHARD = 2**25
 """Bytes of sound files behind a shard: what a kill loses at most, for each process."""
@@ -53,7 +53,7 @@ def find_sounds(root: Path) -> list[str]:
     return sorted(found)
 
 
-def cut(samples: np.ndarray, frame: int, tail: Tail = "drop") -> np.ndarray:
+def frames_of(samples: np.ndarray, frame: int, tail: Tail = "drop") -> np.ndarray:
     """Cuts samples (N,) into frames (T, frame)."""
     if tail == "fill":
         samples = np.pad(samples, (0, -len(samples) % frame))
@@ -90,12 +90,12 @@ def read_sounds(
         OSError: if the cache cannot be written, or a file cannot be opened.
     """
     shards = divide(root, names)
-    write = partial(shard, root, cache, reading)
-    todo = [s for s in shards if not cache_folder(cache, fingerprint(reading, s)).exists()]
+    one_shard = partial(shard, root, cache, reading)
+    todo = [s for s in shards if not cache_folder(cache, recipe(reading, s)).exists()]
     if todo:
         description = f"reading {sum(map(len, todo)):,} sound files"
-        in_processes(partial(forget, write), todo, description, processes)
-    sounds = joined([write(part) for part in shards])
+        in_processes(partial(forget, one_shard), todo, description, processes)
+    sounds = joined([one_shard(part) for part in shards])
     return usable(sounds, reading, missing)
 
 
@@ -112,18 +112,18 @@ def divide(root: Path, names: Sequence[str]) -> list[list[Stamp]]:
     return shards
 
 
-def fingerprint(reading: Reading, files: Sequence[Stamp]) -> dict[str, object]:
+def recipe(reading: Reading, files: Sequence[Stamp]) -> dict[str, object]:
     return {"sounds": files, "version": VERSION, **reading._asdict()}
 
 
 def shard(root: Path, cache: Path, reading: Reading, files: Sequence[Stamp]) -> Ragged:
     """Opens a shard, or writes it first."""
     build = partial(read_shard, root, reading, [file.name for file in files])
-    return cached(cache, fingerprint(reading, files), build)
+    return cached(cache, recipe(reading, files), build)
 
 
-def forget(write: partial[Ragged], files: Sequence[Stamp]) -> None:
-    write(files)
+def forget(one_shard: partial[Ragged], files: Sequence[Stamp]) -> None:
+    one_shard(files)
 
 
 def read_shard(root: Path, reading: Reading, names: Sequence[str]) -> Ragged:
@@ -136,7 +136,7 @@ def read_shard(root: Path, reading: Reading, names: Sequence[str]) -> Ragged:
         except ValueError as error:
             problem = str(error)
         samples = sound.samples if sound else np.zeros(0, np.int16)
-        frames.append(cut(samples, reading.frame, reading.tail))
+        frames.append(frames_of(samples, reading.frame, reading.tail))
         if sound and not len(frames[-1]):
             problem = (
                 f"{root / name}: {len(samples)} samples do not fill a frame of {reading.frame}; "

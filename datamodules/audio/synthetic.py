@@ -7,7 +7,7 @@ from rich.progress import track
 
 from datamodules.audio.frames import AudioFrames
 from datamodules.audio.phones import PAUSE, WORDS
-from datamodules.audio.shards import cut
+from datamodules.audio.shards import frames_of
 from datamodules.audio.vocal_tract import RATE, sound
 from datamodules.audio.voice import CONTROL, Voice, articulate, draw_voice
 from datamodules.ragged import Ragged
@@ -107,7 +107,7 @@ class SyntheticSpeech(AudioFrames):
             "speaker": [u.speaker for u in made],
             **{field: [getattr(u.voice, field) for u in made] for field in Voice._fields},
         }
-        frames = [cut(u.samples, self.x_dim) for u in made]
+        frames = [frames_of(u.samples, self.x_dim) for u in made]
         if min(map(len, frames)) == 0:
             raise ValueError(
                 f"data.frame={self.x_dim} is longer than an utterance of the {split} split"

@@ -131,7 +131,7 @@ def read_arrays(path: Path, *columns: str) -> list[Found]:
     found = []
     with open(path, "rb") as file:
         try:
-            arrays = dict(load(file))
+            arrays = dict(members(file))
         except Exception as error:  # whatever a damaged file leads numpy to
             if str(error).startswith("Object arrays"):
                 raise ValueError(f"{path} {PICKLED}") from error
@@ -147,14 +147,14 @@ def read_arrays(path: Path, *columns: str) -> list[Found]:
         if lengths is None:
             found.append(Found(x, name, columns, split))
             continue
-        for i, part in enumerate(cut(where, x, lengths)):
+        for i, part in enumerate(sequences_of(where, x, lengths)):
             found.append(Found(part, f"{name}-{i:05d}", columns, split))
     if not found:
         raise ValueError(f"{path} has no arrays")
     return found
 
 
-def load(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
+def members(file: IO[bytes]) -> Iterator[tuple[str, np.ndarray]]:
     content = np.load(file, allow_pickle=False)
     if isinstance(content, np.ndarray):
         yield "", content
@@ -180,7 +180,7 @@ def checked(where: str, array: np.ndarray, columns: Sequence[str]) -> np.ndarray
     return x.astype(np.result_type(x.dtype, np.float32))
 
 
-def cut(where: str, x: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+def sequences_of(where: str, x: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
     whole = lengths.ndim == 1 and lengths.dtype.kind in "iu" and lengths.sum() == len(x)
     if not whole or (lengths < 1).any():
         raise ValueError(

@@ -25,7 +25,7 @@ def cache_root(root: Path, cache: str | Path | None) -> Path:
 
 
 class Stamp(NamedTuple):
-    """A file as a cache's fingerprint knows it."""
+    """A file as a cache's recipe names it."""
 
     name: str
     """Relative to the corpus's root, with slashes."""
@@ -40,27 +40,27 @@ def stamps(root: Path, names: Iterable[str]) -> list[Stamp]:
     return [Stamp(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
-def cache_folder(folder: Path, fingerprint: Mapping[str, object]) -> Path:
-    """Returns where `cached` keeps what the fingerprint describes."""
-    text = json.dumps(fingerprint, sort_keys=True)
+def cache_folder(folder: Path, recipe: Mapping[str, object]) -> Path:
+    """Returns where `cached` keeps what the recipe describes."""
+    text = json.dumps(recipe, sort_keys=True)
     return folder / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def cached(folder: Path, fingerprint: Mapping[str, object], build: Callable[[], Ragged]) -> Ragged:
-    """Opens the cache of what the fingerprint describes, or builds and saves it.
+def cached(folder: Path, recipe: Mapping[str, object], build: Callable[[], Ragged]) -> Ragged:
+    """Opens the cache of what the recipe describes, or builds and saves it.
 
     Of several processes that ask at once, one builds and the others wait. A cache that is there
     is opened without a lock, hence also from a read-only folder; a damaged one is rebuilt.
 
     Args:
-        folder: holds one sub-folder per fingerprint.
-        fingerprint: all that the result depends on, as JSON-compatible values.
+        folder: holds one sub-folder per recipe.
+        recipe: all that the result depends on, as JSON-compatible values.
         build: makes the sequences; what it raises is passed on.
 
     Raises:
         OSError: if the cache cannot be written. Nothing is left behind.
     """
-    target = cache_folder(folder, fingerprint)
+    target = cache_folder(folder, recipe)
     name = target.name
     found = open_if_whole(target)
     if found is not None:

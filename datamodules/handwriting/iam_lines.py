@@ -23,7 +23,7 @@ __all__ = ["no_corpus", "parse_lines", "read_corpus"]
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Counts in the cache's fingerprint: raise it whenever the same files give other sequences."""
+"""Counts in the cache's recipe: raise it whenever the same files give other sequences."""
 
 DROPPED = frozenset({"z01-000z"})
 """Transcribed as "Please Enter Transcription here", and in none of the corpus's lists."""
@@ -59,8 +59,8 @@ def read_corpus(
         ValueError: if forms are missing, or files broken. The other lines are in the cache
             nevertheless.
     """
-    fingerprint = {"corpus": "IAM-OnDB", "version": VERSION, "files": list_files(root)}
-    corpus = cached(cache / "iam", fingerprint, partial(parse_corpus, root))
+    recipe = {"corpus": "IAM-OnDB", "version": VERSION, "files": list_files(root)}
+    corpus = cached(cache / "iam", recipe, partial(parse_corpus, root))
     lines: dict[str, list[int]] = {}
     for i, key in enumerate(corpus.keys):
         lines.setdefault(form_of(key), []).append(i)

@@ -43,9 +43,9 @@ class SyntheticHandwriting(PenData):
         self.writers, self.corpus_seed = writers, corpus_seed
 
     def load(self) -> dict[str, Ragged]:
-        return {split: self.write(split, count) for split, count in self.counts.items()}
+        return {split: self.write_split(split, count) for split, count in self.counts.items()}
 
-    def write(self, split: str, count: int) -> Ragged:
+    def write_split(self, split: str, count: int) -> Ragged:
         """Writes a split; its labels are the text, the writer and the writer's style."""
         seed = 3 * self.corpus_seed + list(self.counts).index(split)
         numbers = track(range(count), f"writing {count:,} {split} lines", transient=True)

@@ -21,7 +21,7 @@ __all__ = ["Unipen"]
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Counts in the cache's fingerprint: raise it whenever the same files give other sequences."""
+"""Counts in the cache's recipe: raise it whenever the same files give other sequences."""
 
 SHARE = 0.1
 """Of a part's writers, for validation and for the test each."""
@@ -93,9 +93,9 @@ class Unipen(SequenceData):
         sources = files + [f for f in (self.root / "include" / part).rglob("*") if f.is_file()]
         names = sorted(file.relative_to(self.root).as_posix() for file in sources)
         stamped = stamps(self.root, names)
-        fingerprint = {"corpus": "UNIPEN", "version": VERSION, "files": stamped}
+        recipe = {"corpus": "UNIPEN", "version": VERSION, "files": stamped}
         build = partial(parse_part, part, files, self.root / "include")
-        corpus = cached(self.cache / "unipen", fingerprint, build)
+        corpus = cached(self.cache / "unipen", recipe, build)
         problems = [str(problem) for problem in corpus.labels["problem"] if problem]
         report(problems, len(files), self.missing)
         short = int(((corpus.lengths == 0) & (corpus.labels["problem"] == "")).sum())

@@ -128,7 +128,7 @@ def test_ten_thousand_lines_open_with_the_calls_of_ten(tmp_path: Path) -> None:
     assert 100 < calls[10] and calls[12_195] < 2 * calls[10]
 
 
-def test_cached_builds_once_for_each_fingerprint(tmp_path: Path) -> None:
+def test_cached_builds_once_for_each_recipe(tmp_path: Path) -> None:
     calls = []
 
     def build() -> Ragged:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from support.helpers import CONF, Command
 from support.small_corpora import write as write_corpus
 
-from reports.sweep import Row, rows, show, write
+from reports.sweep import Row, rows, show_sweep, write_sweep
 from runs.metrics import overrides
 
 FAST = ["logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
@@ -78,10 +78,10 @@ def test_densities_and_probabilities_are_ranked_by_raw_bounds(
         job(tmp_path / f"0_{model}", ["data=fsdd", f"model={model}"], figures | per_step)
     table = rows([tmp_path])
     assert [row.options for row in table] == ["model=vrnn_mulaw", "model=vrnn_gauss"]
-    show(table)
+    show_sweep(table)
     assert f"best run: {tmp_path / '0_vrnn_mulaw'}" in (shown := capsys.readouterr().out)
     assert "-300.0" in shown and "-400.0" in shown and "per sequence, raw" in shown
-    write(table, tmp_path)
+    write_sweep(table, tmp_path)
     assert "| val/elbo_raw |" in (tmp_path / "sweep.md").read_text()
     other = json.loads((tmp_path / "0_vrnn_mulaw" / "metrics.json").read_text())
     (tmp_path / "0_vrnn_mulaw" / "metrics.json").write_text(json.dumps(other | {"val/steps": 30}))
@@ -107,7 +107,7 @@ def test_windows_of_other_lengths_have_no_best_run(
 
 def test_the_table_is_written_in_three_ways(sweep: Path) -> None:
     table = rows([sweep])
-    write(table, sweep)
+    write_sweep(table, sweep)
     with open(sweep / "sweep.csv") as file:
         read = list(csv.DictReader(file))
     assert [row["options"] for row in read] == [row.options for row in table]
@@ -161,7 +161,7 @@ def test_the_words_of_a_run_are_those_that_hydra_kept(tmp_path: Path) -> None:
 
 
 def test_rows_without_figures_can_be_written(tmp_path: Path) -> None:
-    write([Row("a", 0, {}, ["x: y"])], tmp_path)
+    write_sweep([Row("a", 0, {}, ["x: y"])], tmp_path)
     assert "a,0,1" in (tmp_path / "sweep.csv").read_text()
 
 

@@ -13,7 +13,7 @@ from support.scored_runs import job, on_data, scored
 
 from reports.published import read_published
 from reports.table import MODELS, Line, parts, runs_below
-from reports.table_text import cells, matrix, missing_of, show, write
+from reports.table_text import cells, matrix, missing_of, show_table, write_table
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_music_is_compared_with_a_published_vrnn_of_as_many_particles(
     scores = {"test/elbo_per_step": -6.91, "test/fivo_per_step": -6.7, "test/iwae_per_step": -6.8}
     (folder / "scores_test_k8.json").write_text(json.dumps(scores))
     assert (line_of("ELBO").value, line_of("FIVO-8").value) == (-6.91, -6.7)
-    show(parts(runs_below([tmp_path])))
+    show_table(parts(runs_below([tmp_path])))
     assert " VRNN-Bernoulli" in capsys.readouterr().out, "80 columns part no word"
 
 
@@ -259,7 +259,7 @@ def test_evaluate_leaves_its_scores_where_the_table_finds_them(
     assert lines["VRNN-Gauss", "paper-40"].value == figures["test/paper_paper"]
     command("evaluate.py", tmp_path, "--split", "val", "--bounds", "elbo")
     assert (tmp_path / "scores_val_k1.json").is_file()
-    write([part], tmp_path)
+    write_table([part], tmp_path)
 
 
 def iwae_of(folder: Path) -> float | None:

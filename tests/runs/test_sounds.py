@@ -16,7 +16,7 @@ from support.helpers import Command, build, configure
 import train
 from runs.kinds import draw
 from runs.loggers import log_sounds, wandb_logger
-from runs.samples import Generated, generate_raw, write_samples
+from runs.samples import Generated, generate_raw, write_generated
 from runs.sounds import write_midi, write_wav
 from vrnn.checkpoint import load_module
 
@@ -95,7 +95,7 @@ def test_rolls_are_written_as_midi_beside_their_picture(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rolls = [(rng.random((9, 88)) < 0.1).astype(np.float32) for _ in range(2)]
     data = {"kind": "binary", "rate": 2.0, "columns": [str(21 + i) for i in range(88)]}
-    files = write_samples(Generated(rolls, [roll * 0.5 for roll in rolls]), data, tmp_path)
+    files = write_generated(Generated(rolls, [roll * 0.5 for roll in rolls]), data, tmp_path)
     assert [file.name for file in files[3:]] == ["generated_00.mid", "generated_01.mid"]
     assert len(notes(files[4])[0]) == (np.diff(rolls[1], axis=0, prepend=0) > 0).sum()
 
@@ -162,7 +162,7 @@ def test_outputs_without_a_mean_are_sampled_only(tmp_path: Path) -> None:
     drawn = generate_raw(build(cfg)[1], n=2, seed=0, steps=3)
     assert drawn.mean is None and drawn.x[0].shape == (3, 200)
     data = {"kind": "audio", "rate": 16000.0, "columns": ["0"]}
-    names = [file.name for file in write_samples(drawn, data, tmp_path)]
+    names = [file.name for file in write_generated(drawn, data, tmp_path)]
     assert names[3:] == ["generated_00_sampled.wav", "generated_01_sampled.wav"]
     assert set(np.load(tmp_path / "generated.npz")) == {"x", "columns"}
 

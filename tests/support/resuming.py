@@ -71,7 +71,7 @@ def run(folder: Path, *options: str, die: Die | None = None) -> dict[str, Any]:
     """Trains on, and returns the last checkpoint with the logged curves."""
     cfg = configure(folder, *SCHEDULE, "data.batch_size=6", "ckpt=last", *options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runs.samples.write_samples", lambda *_, **__: [])
+        patch.setattr("runs.samples.write_generated", lambda *_, **__: [])
         if die is not None:
             patch.setattr("callbacks.throughput.Throughput", lambda: die)
         train.run(cfg)

@@ -15,7 +15,7 @@ from support.slow_reader import read_slowly
 from datamodules.audio import shards as audio_corpus
 from datamodules.audio.corpus import AudioFolder
 from datamodules.audio.frames import sound_moments
-from datamodules.audio.shards import Reading, cut, divide, find_sounds, read_sounds
+from datamodules.audio.shards import Reading, divide, find_sounds, frames_of, read_sounds
 from datamodules.ragged import Ragged, Shards
 
 READING = Reading(16000, 200, "drop")
@@ -67,11 +67,11 @@ def test_frames_are_those_of_the_files(tmp_path: Path, small_shards: None, proce
 
 def test_tails_are_dropped_or_filled() -> None:
     samples = noise(0, 450)
-    np.testing.assert_array_equal(cut(samples, 200), samples[:400].reshape(2, 200))
-    filled = cut(samples, 200, "fill")
+    np.testing.assert_array_equal(frames_of(samples, 200), samples[:400].reshape(2, 200))
+    filled = frames_of(samples, 200, "fill")
     assert filled.shape == (3, 200)
     np.testing.assert_array_equal(filled.reshape(-1), np.pad(samples, (0, 150)))
-    np.testing.assert_array_equal(cut(samples[:400], 200, "fill"), cut(samples, 200))
+    np.testing.assert_array_equal(frames_of(samples[:400], 200, "fill"), frames_of(samples, 200))
 
 
 def test_a_changed_file_renews_its_own_shard_only(tmp_path: Path, small_shards: None) -> None:
