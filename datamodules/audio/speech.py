@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.audio.corpus import AudioCorpus, AudioFolder, ByShares
+from datamodules.audio.corpus import AudioCorpus, AudioFolder, ByShares, BySpeaker
 from datamodules.audio.file import stem
 from datamodules.files.archives import ARCHIVES, Archive
-from datamodules.files.splits import held_back, shares
+from datamodules.files.splits import held_back
 from datamodules.ragged import Ragged
 
 __all__ = [
@@ -96,7 +96,7 @@ class LJSpeech(AudioFolder):
         return name if re.fullmatch(r"lj\d{3}-\d{4}", name) else None
 
 
-class VCTK(ByShares):
+class VCTK(BySpeaker):
     """VCTK 0.92 (its first microphone) or 0.80, 110 speakers, split at random by speaker.
 
     Args:
@@ -113,10 +113,8 @@ class VCTK(ByShares):
         match = re.fullmatch(r"((?:p|s)\d+_\d+)(?:_mic1)?", stem(path))
         return match[1] if match else None
 
-    def parts(self, files: Mapping[str, str]) -> dict[str, list[str]]:
-        return by_speaker(
-            files, {i: i.partition("_")[0] for i in files}, self.shares, self.split_seed
-        )
+    def speaker(self, identifier: str) -> str:
+        return identifier.partition("_")[0]
 
 
 class LibriSpeech(AudioCorpus):
@@ -227,18 +225,6 @@ def with_speakers(recordings: Ragged) -> Ragged:
     """Labels recordings <digit>_<speaker>_<index> by their speakers."""
     speakers = np.array([stem(key).split("_")[1] for key in recordings.keys])
     return replace(recordings, labels={**recordings.labels, "speaker": speakers})
-
-
-def by_speaker(
-    files: Mapping[str, str],
-    speakers: Mapping[str, str],
-    held: tuple[float, float],
-    seed: int,
-) -> dict[str, list[str]]:
-    """Splits files so that no speaker is in two parts."""
-    chosen = shares(sorted(set(speakers.values())), *held, seed)
-    part = {speaker: split for split, names in chosen.items() for speaker in names}
-    return {split: [i for i in files if part[speakers[i]] == split] for split in chosen}
 
 
 def contiguous(sounds: Ragged, val: float, test: float) -> dict[str, Ragged]:

@@ -71,28 +71,38 @@ def sphere(samples: np.ndarray, **fields: str) -> bytes:
     return text.ljust(1024, b" ") + samples.astype("<i2").tobytes()
 
 
-def write_everything(root: Path) -> None:
-    """A corpus of each name that data= knows."""
-    write_timit(root / "timit", [n for n in timit_names() if "/DR1/" in n and "SX" in n])
-    fsdd = [
+FILES = {
+    "timit": [n for n in timit_names() if "/DR1/" in n and "SX" in n],
+    "fsdd": [
         f"recordings/{d}_{s}_{i}.wav" for d in (3, 7) for s in ("theo", "lucas") for i in range(9)
-    ]
-    write_all(root / "fsdd", fsdd, 8000)
-    libri = [
+    ],
+    "librispeech": [
         f"LibriSpeech/{subset}/{s}/1/{s}-1-000{i}.flac"
         for s, subset in enumerate(["train-clean-100", "dev-clean", "test-clean"])
         for i in range(4)
-    ]
-    write_all(root / "librispeech", libri)
-    vctk = [
+    ],
+    "vctk": [
         f"wav48_silence_trimmed/p{s}/p{s}_00{i}_mic{m}.flac"
         for s in range(225, 230)
         for i in (1, 2)
         for m in (1, 2)
-    ]
-    write_all(root / "vctk", vctk, 48000)
-    write_all(root / "ljspeech", [f"LJSpeech-1.1/wavs/LJ001-000{i}.wav" for i in range(8)], 22050)
-    write_all(root / "blizzard", [f"unsegmented/book/ch{i}.wav" for i in range(12)])
-    write_all(root / "accent", [f"recordings/recordings/english{i}.mp3" for i in range(6)], 44100)
-    write_all(root / "onomatopoeia", [f"{i}.ogg" for i in range(6)])
-    write_all(root / "audio_folder", [f"{i}.flac" for i in range(6)])
+    ],
+    "ljspeech": [f"LJSpeech-1.1/wavs/LJ001-000{i}.wav" for i in range(8)],
+    "blizzard": [f"unsegmented/book/ch{i}.wav" for i in range(12)],
+    "accent": [f"recordings/recordings/english{i}.mp3" for i in range(6)],
+    "onomatopoeia": [f"{i}.ogg" for i in range(6)],
+    "audio_folder": [f"{i}.flac" for i in range(6)],
+}
+"""A few files of each corpus of sound that data= knows."""
+
+RATES = {"fsdd": 8000, "vctk": 48000, "ljspeech": 22050, "accent": 44100}
+"""Samples a second of those that have not 16,000."""
+
+
+def write_everything(root: Path) -> None:
+    """Writes every corpus of `FILES` into a folder of its name."""
+    for name, files in FILES.items():
+        if name == "timit":
+            write_timit(root / name, files)
+        else:
+            write_all(root / name, files, RATES.get(name, 16000))
