@@ -10,6 +10,7 @@ from datamodules.base import SequenceData
 from runs.kinds import KINDS, draw_columns
 from runs.loggers import log_sounds, save_picture
 from runs.samples import generate_raw
+from vrnn.module import VRNNModule
 
 __all__ = ["Pictures"]
 
@@ -36,7 +37,7 @@ class Pictures(Callback):
         if trainer.sanity_checking or not due or not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, SequenceData)
+        assert isinstance(data, SequenceData) and isinstance(pl_module, VRNNModule)
         real = data.splits["val"]
         generated = generate_raw(pl_module, self.n, self.seed).x
         columns = {

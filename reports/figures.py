@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from lightning import LightningModule
 from matplotlib.figure import Figure
 
 from datamodules.base import SequenceData
@@ -28,11 +27,12 @@ from runs.drawing import slug
 from runs.naming import model_name
 from runs.samples import generate_raw, spread, typical_steps
 from vrnn.models.latent import LatentModel
+from vrnn.module import VRNNModule
 
 __all__ = ["beside", "figures", "write_figures"]
 
 
-def figures(module: LightningModule, data: SequenceData) -> dict[str, Figure]:
+def figures(module: VRNNModule, data: SequenceData) -> dict[str, Figure]:
     """Draws what there is to see of a trained model, on the test split.
 
     Returns:
@@ -66,7 +66,7 @@ def figures(module: LightningModule, data: SequenceData) -> dict[str, Figure]:
     return drawn
 
 
-def beside(modules: Mapping[str, LightningModule], data: SequenceData) -> Figure:
+def beside(modules: Mapping[str, VRNNModule], data: SequenceData) -> Figure:
     """Draws real sequences of the test split beside those that each model generates."""
     split = data.splits["test"]
     kind = kind_of(data.kind)
@@ -101,7 +101,7 @@ def write_figures(drawn: Mapping[str, Figure], folder: Path) -> list[Path]:
     return files
 
 
-def names_of(runs: Sequence[str], modules: Sequence[LightningModule]) -> list[str]:
+def names_of(runs: Sequence[str], modules: Sequence[VRNNModule]) -> list[str]:
     """The name of each run's model, with the run's own where several have the same."""
     names = [model_name(module.hparams["model"]) for module in modules]
     return [

@@ -181,7 +181,7 @@ def draw_grid(
     heights = shown.row_heights(rows, width / columns)
     size = (width, float(heights.sum()) + 0.7)
     figure = Figure(figsize=size, dpi=110, layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=[*heights])
     for i, (row, name) in enumerate(zip(rows, names, strict=True)):
         for j, x in enumerate(row):
             ax = axes[i, j]

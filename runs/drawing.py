@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image
-from scipy.signal import stft
+from scipy.signal import stft  # type: ignore[import-untyped]
 
 from datamodules.handwriting.pen import points
 
@@ -45,7 +45,7 @@ def draw_strokes(ax: Axes, lines: Sequence[np.ndarray]) -> None:
         LineCollection([line for line in lines if len(line) > 1], colors=INK, linewidths=0.9)
     )
     if len(dots):
-        ax.scatter(*dots.T, s=1.5, color=INK)
+        ax.scatter(dots[:, 0], dots[:, 1], s=1.5, color=INK)
 
 
 def draw_signal(ax: Axes, x: np.ndarray, rate: float) -> None:

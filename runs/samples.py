@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from datamodules.base import SequenceData
 from runs.kinds import KINDS, draw
+from vrnn.module import VRNNModule
 from vrnn.trace import Frame
 
 __all__ = [
@@ -47,7 +47,7 @@ def typical_steps(data: Mapping[str, Any]) -> int:
 
 
 def generate_raw(
-    module: LightningModule,
+    module: VRNNModule,
     n: int,
     seed: int,
     steps: int | None = None,

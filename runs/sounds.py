@@ -3,9 +3,9 @@
 import logging
 from pathlib import Path
 
-import mido
+import mido  # type: ignore[import-untyped]
 import numpy as np
-import soundfile
+import soundfile  # type: ignore[import-untyped]
 
 from datamodules.music import LOWEST
 
