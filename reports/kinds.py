@@ -15,7 +15,7 @@ from reports.sample_figures import draw_handwriting, draw_waveforms
 from runs import kinds
 from runs.drawing import INK, draw_strokes, lanes, strokes
 
-__all__ = ["Kind", "finish", "kind_of"]
+__all__ = ["KINDS", "Kind", "finish", "kind_of"]
 
 
 class Kind:
@@ -216,7 +216,7 @@ class Plain(Kind):
     title = "sequences of real numbers"
 
 
-KINDS = {"pen": Pen(), "audio": Sound(), "binary": Roll(), "real": Plain()}
+KINDS: dict[str, Kind] = {"pen": Pen(), "audio": Sound(), "binary": Roll(), "real": Plain()}
 
 
 def kind_of(name: str) -> Kind:

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,11 +20,13 @@ from support.small_corpora import write
 
 import train
 from datamodules.handwriting.pen import points
-from reports.kinds import kind_of
+from reports.kinds import KINDS, kind_of
 from reports.page import write_comparison, write_report
 from reports.published import read_published
+from runs import kinds
 from runs.samples import generate_raw
 from vrnn.checkpoint import load_module
+from vrnn.likelihoods import Likelihood
 
 FAMILIES = ["pen", "audio", "binary", "piano", "real"]
 
@@ -331,6 +334,22 @@ def test_long_sounds_leave_the_page_small():
     drawn = kind_of("audio").page_drawings(long, ["a", "b"], 16000.0, share=12)
     assert 12 * max(len(d.parts["wav"]) + len(d.parts["spectrogram"]) for d in drawn) < 4_500_000
     assert "6.25 s of 25.0 s" in drawn[0].text
+
+
+def test_every_kind_is_known_in_every_room():
+    assert KINDS.keys() == kinds.KINDS.keys() == set(Likelihood.kinds)
+    templates = Path(reports.page.__file__).with_name("templates")
+    for name, kind in KINDS.items():
+        assert type(kind.look) is type(kinds.KINDS[name])
+        assert (templates / f"drawing_{name}.html").is_file()
+
+
+def test_a_run_that_does_not_tell_its_kind_is_shown_as_numbers(tmp_path):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "run.json").write_text("{}")
+    np.savez(tmp_path / "samples" / "generated.npz", x=np.arange(24.0).reshape(2, 4, 3))
+    text = write_report(tmp_path).read_text()
+    assert text.count('<figure class="drawing real">') == 2
 
 
 def test_what_is_not_finite_is_said(copied):
