@@ -100,7 +100,7 @@ def test_windows_of_other_lengths_have_no_best_run(
     windows = [row.options.split()[0] for row in table]
     assert windows == ["data.window=40"] * 2 + ["data.window=10"] * 2
     assert [row.figures["val/elbo"][0] for row in table] == [110, 100, 30, 20]
-    show(table)
+    show_sweep(table)
     shown = capsys.readouterr().out
     assert "best run" not in shown and "their bounds do not compare" in shown
 
