@@ -79,7 +79,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     from vrnn.arguments import check_counts
     from vrnn.bounds import check_bounds
     from vrnn.checkpoint import find_checkpoint, load_module
+    from vrnn.memory import keep_freed_memory
 
+    keep_freed_memory()
     bounds = set(args.bounds.split(","))
     check_bounds(bounds, "--bounds")
     check_counts("--", k=args.k, runs=args.runs, limit=args.limit)

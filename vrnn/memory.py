@@ -1,4 +1,4 @@
-"""Memory that is kept from update to update, and what to say when it is full."""
+"""Memory that is kept from batch to batch, and what to say when it is full."""
 
 import ctypes
 import math
@@ -17,10 +17,11 @@ LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Lets the C library keep what a process frees, for the next update to use.
+    """Lets the C library keep what a process frees, for the next update or score to use.
 
     It would give large tensors back to the system, and have every page of the next one cleared
-    anew, which takes a tenth of a float32 update on a CPU and up to half of one in bfloat16.
+    anew, which takes a tenth of a float32 update or of a score on a CPU, and up to half of an
+    update in bfloat16.
 
     Returns:
         Whether the C library knows how; glibc does.

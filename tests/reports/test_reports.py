@@ -20,6 +20,7 @@ from support.small_corpora import write
 
 import train
 from datamodules.handwriting.pen import points
+import reports.page
 from reports.kinds import KINDS, kind_of
 from reports.page import write_comparison, write_report
 from reports.published import read_published
