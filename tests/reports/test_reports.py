@@ -18,9 +18,9 @@ from support.helpers import configure
 from support.pages import check, sound_of
 from support.small_corpora import write
 
+import reports.page
 import train
 from datamodules.handwriting.pen import points
-import reports.page
 from reports.kinds import KINDS, kind_of
 from reports.page import write_comparison, write_report
 from reports.published import read_published
