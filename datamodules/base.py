@@ -29,14 +29,14 @@ class SequenceData(LightningDataModule):
         normaliser: "coordinate", zero mean and unit variance of every real coordinate over the
             training split, or "none"; subclasses add those of their literature.
         max_steps: longer training sequences are cut to this many frames; None for no limit. Not
-            with `carry`, which trains on all frames; and below `window`, which cuts first.
+            with `reset_every`, which trains on all frames; and below `window`, which cuts first.
         crop: which frames `max_steps` leaves, those at the "start", or a "random" piece, another
             one at every epoch; without `max_steps` it says nothing.
         window: sequences are cut into consecutive windows of this many frames; None keeps them
             whole.
-        carry: training windows go on where the batch before ended, in its state, which starts
-            anew after this many updates (`datamodules.order.StreamBatches`); None starts every
-            window at h_0 = 0.
+        reset_every: training windows keep the state in which the batch before ended; it is reset
+            to h_0 = 0 every so many updates (`datamodules.order.StreamBatches`). None starts
+            every window at h_0 = 0.
         drop_incomplete: training leaves out, in every epoch, the sequences or windows that do not
             fill a batch.
         centre: the models' phi_x sees frames minus their mean; of binary data only.
@@ -75,7 +75,7 @@ class SequenceData(LightningDataModule):
         max_steps: int | None = None,
         crop: str = "start",
         window: int | None = None,
-        carry: int | None = None,
+        reset_every: int | None = None,
         drop_incomplete: bool = False,
         centre: bool = False,
         num_workers: int = 0,
@@ -88,15 +88,17 @@ class SequenceData(LightningDataModule):
             eval_batch_size=eval_batch_size,
             max_steps=max_steps,
             window=window,
-            carry=carry,
+            reset_every=reset_every,
         )
         choose("data.crop", crop, ("start", "random"))
-        if carry is not None and window is None:
-            raise ValueError(f"data.carry={carry} needs data.window, the frames of an update")
-        if max_steps is not None and carry is not None:
+        if reset_every is not None and window is None:
             raise ValueError(
-                f"data.carry={carry} trains on all windows of a sequence in turn, so that neither "
-                f"data.max_steps={max_steps} nor data.crop={crop} can cut it; leave "
+                f"data.reset_every={reset_every} needs data.window, the frames of an update"
+            )
+        if max_steps is not None and reset_every is not None:
+            raise ValueError(
+                f"data.reset_every={reset_every} trains on all windows of a sequence in turn, so "
+                f"that neither data.max_steps={max_steps} nor data.crop={crop} can cut it; leave "
                 "data.max_steps out, and choose shorter updates by data.window"
             )
         if max_steps is not None and window is not None and max_steps >= window:
@@ -111,7 +113,7 @@ class SequenceData(LightningDataModule):
 
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.normaliser, self.max_steps = normaliser, max_steps
-        self.window, self.carry, self.drop_incomplete = window, carry, drop_incomplete
+        self.window, self.reset_every, self.drop_incomplete = window, reset_every, drop_incomplete
         self.crop, self.centre = crop, centre
         self.num_workers, self.seed = num_workers, seed
         self.splits: dict[str, Ragged] = {}
@@ -141,7 +143,7 @@ class SequenceData(LightningDataModule):
         self.standardise_with(*self.statistics(splits["train"]))
         self.splits = {
             split: sequences
-            if self.window is None or (split == "train" and self.carry is not None)
+            if self.window is None or (split == "train" and self.reset_every is not None)
             else sequences.windows(self.window)
             for split, sequences in splits.items()
         }
@@ -260,8 +262,10 @@ class SequenceData(LightningDataModule):
     ) -> LengthBatches | StreamBatches:
         """Which pieces of the training split make up this process's batches."""
         lengths, drop = self.splits["train"].lengths, self.drop_incomplete
-        if self.window is not None and self.carry is not None:
-            return StreamBatches(lengths, self.window, batch_size, self.carry, rank, world, drop)
+        if self.window is not None and self.reset_every is not None:
+            return StreamBatches(
+                lengths, self.window, batch_size, self.reset_every, rank, world, drop
+            )
         return LengthBatches(
             lengths, batch_size, True, self.seed, rank, world, self.max_steps, self.crop, drop
         )

@@ -30,7 +30,7 @@ class PianoRolls(SequenceData):
     Args:
         root: folder that holds one of `files`.
         transpose: training pieces are moved by up to so many semitones up or down, anew in every
-            epoch; not with `carry`, which trains on the frames as they are.
+            epoch; not with `reset_every`, which trains on the frames as they are.
         download: get the .mat file first, where none of `files` is in `root`.
         **kwargs: of `SequenceData`.
 
@@ -52,10 +52,11 @@ class PianoRolls(SequenceData):
         super().__init__(normaliser="none", **kwargs)
         if not 0 <= transpose <= 12:
             raise ValueError(f"data.transpose must be 0 to 12 semitones, not {transpose}")
-        if transpose and self.carry is not None:
+        if transpose and self.reset_every is not None:
             raise ValueError(
-                f"data.transpose={transpose} moves whole pieces, and data.carry={self.carry} "
-                "trains on their windows in turn, as they are; leave one of them out"
+                f"data.transpose={transpose} moves whole pieces, and data.reset_every="
+                f"{self.reset_every} trains on their windows in turn, as they are; leave one of "
+                "them out"
             )
 
         self.root, self.transpose = Path(root).expanduser(), transpose

@@ -137,7 +137,7 @@ class Sound(Kind):
     def length(self) -> int | None:
         """The model of an utterance knows what follows a word, which is silence; one that was
         trained in carried windows knows no end."""
-        carried = self.data.get("module", {}).get("carry") is not None
+        carried = self.data.get("module", {}).get("reset_every") is not None
         return None if carried else 2 * typical_steps(self.data)
 
 

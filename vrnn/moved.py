@@ -24,6 +24,9 @@ MOVED = {
 }
 """The module that a class, or each class of a module, is in now."""
 
+OPTIONS = {"carry": "reset_every"}
+"""What options of data modules are called now."""
+
 ADDED = {
     f"vrnn.{place}": {"rnn": "gru"}
     for model in ("SRNN", "STORN", "DMM")
@@ -34,13 +37,16 @@ ADDED = {
 
 def current(node: Any) -> Any:
     """A description in plain containers whose every `_target_` has the name of today, and the
-    options of today that an earlier version had no name for."""
+    options of today under the names of today."""
     if isinstance(node, Mapping):
         now = {
             key: renamed(value) if key == "_target_" else current(value)
             for key, value in node.items()
         }
-        return {**ADDED.get(now.get("_target_", ""), {}), **now}
+        target = str(now.get("_target_", ""))
+        if target.startswith("datamodules."):
+            now = {OPTIONS.get(key, key): value for key, value in now.items()}
+        return {**ADDED.get(target, {}), **now}
     if isinstance(node, list | tuple):
         return [current(value) for value in node]
     return node

@@ -110,7 +110,7 @@ SHAPES = {
     "streams": [
         "trainer.max_epochs=3",
         "data.window=40",
-        "data.carry=3",
+        "data.reset_every=3",
         "data.max_steps=null",
     ],
 }

@@ -136,8 +136,8 @@ def test_the_description_is_plain_and_enough(tmp_path: Path) -> None:
         ({}, {"eval_batch_size": 0}, "data.eval_batch_size must be at least 1, not 0"),
         ({}, {"max_steps": 0}, "data.max_steps must be at least 1, not 0"),
         ({}, {"window": -1}, "data.window must be at least 1, not -1"),
-        ({}, {"window": 4, "carry": 0}, "data.carry must be at least 1, not 0"),
-        ({}, {"carry": 4}, "data.carry=4 needs data.window"),
+        ({}, {"window": 4, "reset_every": 0}, "data.reset_every must be at least 1, not 0"),
+        ({}, {"reset_every": 4}, "data.reset_every=4 needs data.window"),
     ],
 )
 def test_unusable_data_is_named(splits: dict, options: dict, message: str) -> None:

@@ -36,11 +36,11 @@ def test_what_does_not_fill_a_batch_is_left_out_by_chance() -> None:
     assert together == [*epoch(batches, 3), together[0]]
 
 
-@pytest.mark.parametrize("carry", [None, 2])
-def test_dropping_all_batches_is_refused(carry: int | None) -> None:
+@pytest.mark.parametrize("reset_every", [None, 2])
+def test_dropping_all_batches_is_refused(reset_every: int | None) -> None:
     given = {split: signals(0, 3) for split in ("train", "val", "test")}
     for size in (3, 4):
-        stream = {"window": 1000, "carry": carry} if carry else {}
+        stream = {"window": 1000, "reset_every": reset_every} if reset_every else {}
         data = Signals(given, batch_size=size, drop_incomplete=True, **stream)
         data.setup()
         if size == 3:

@@ -226,8 +226,8 @@ def test_transposed_pieces_are_the_same_music_higher_or_lower(tmp_path: Path) ->
     assert any(not torch.equal(epochs[0], x) for x in epochs)
     with pytest.raises(ValueError, match="data.transpose must be 0 to 12"):
         JSB(tmp_path, transpose=13)
-    with pytest.raises(ValueError, match=r"transpose=3 moves whole pieces, and data\.carry=2"):
-        JSB(tmp_path, transpose=3, window=5, carry=2)
+    with pytest.raises(ValueError, match="transpose=3 moves whole pieces, .* data.reset_every=2"):
+        JSB(tmp_path, transpose=3, window=5, reset_every=2)
 
 
 def test_the_highest_key_does_not_come_out_at_the_bottom(tmp_path: Path) -> None:

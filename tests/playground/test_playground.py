@@ -179,7 +179,7 @@ def test_units_of_the_page(writer: Player, speaker: Player) -> None:
     step = (8**2 + 56**2) ** 0.5
     assert writer.kind.unit == pytest.approx(16 / (1.35 * step)) and writer.kind.length is None
     assert speaker.kind.unit == pytest.approx(0.1 / 50**0.5) and speaker.kind.length == 20
-    assert Sound({**speaker.data, "module": {"carry": 4}}).length is None
+    assert Sound({**speaker.data, "module": {"reset_every": 4}}).length is None
 
 
 BAD = {

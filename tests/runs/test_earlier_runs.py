@@ -92,5 +92,11 @@ def test_names_that_have_moved_are_no_change_of_options():
     assert now == "vrnn.likelihoods.MuLawCategorical"
 
 
+def test_options_of_data_have_the_names_of_today():
+    before = {"data": {"_target_": "datamodules.iam.X", "window": 5, "carry": 3}}
+    assert current(before)["data"]["reset_every"] == 3 and "carry" not in current(before)["data"]
+    assert current({"carry": 3}) == {"carry": 3}, "somebody else's"
+
+
 def overrides(run: Path) -> list[str]:
     return json.loads((run / "run.json").read_text())["overrides"]

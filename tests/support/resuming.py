@@ -43,7 +43,7 @@ SHAPES = {
         "trainer.max_epochs=2",
         "trainer.limit_train_batches=6",
         "data.window=20",
-        "data.carry=3",
+        "data.reset_every=3",
         "data.max_steps=null",
     ],
 }

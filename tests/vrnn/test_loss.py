@@ -26,7 +26,7 @@ CUTS = {
     "whole": [],
     "cut": ["data.max_steps=600"],
     "windows": ["data.window=150"],
-    "streams": ["data.window=150", "data.carry=1"],
+    "streams": ["data.window=150", "data.reset_every=1"],
     "few": ["data.batch_size=100"],
 }
 
@@ -39,7 +39,7 @@ def all_frames(data: SequenceData) -> list[Tensor]:
     """Every training sequence (T, 1, D) in float64, cut as training cuts it."""
     standardised = [(x - data.shift) / data.scale for x in data.splits["train"]]
     pieces = [x[: data.max_steps] for x in standardised]
-    if data.carry is not None:
+    if data.reset_every is not None:
         pieces = [x[i : i + data.window] for x in pieces for i in range(0, len(x), data.window)]
     return [torch.from_numpy(x).float().double()[:, None] for x in pieces]
 

@@ -19,7 +19,7 @@ OPTIONS = [
     "model=vrnn_gauss",
     "data.lines=6",
     "data.window=5",
-    "data.carry=3",
+    "data.reset_every=3",
     "data.max_steps=null",
 ]
 
@@ -44,8 +44,14 @@ def counting(**options) -> Counting:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"window": 5, "carry": 2, "max_steps": 3, "crop": "random"}, "carry=2 trains on all"),
-        ({"window": 5, "carry": 2, "max_steps": 9}, r"neither data\.max_steps=9 nor data\.crop="),
+        (
+            {"window": 5, "reset_every": 2, "max_steps": 3, "crop": "random"},
+            "reset_every=2 trains on all",
+        ),
+        (
+            {"window": 5, "reset_every": 2, "max_steps": 9},
+            r"neither data\.max_steps=9 nor data\.crop=",
+        ),
         ({"window": 5, "max_steps": 5}, r"max_steps=5 cuts nothing, since data\.window=5"),
         ({"max_steps": 0}, "max_steps must be at least 1, not 0"),
         ({"eval_batch_size": 0}, "eval_batch_size must be at least 1, not 0"),
@@ -59,15 +65,15 @@ def test_options_that_would_do_nothing_are_refused(options: dict, sentence: str)
 
 def test_options_that_do_something_together_are_not_refused() -> None:
     assert max(len(batch.x) for batch in counting(window=5, max_steps=3).train_dataloader()) == 3
-    counting(window=5, carry=2, crop="random")
+    counting(window=5, reset_every=2, crop="random")
 
 
-SETTINGS = [(rows, carry, 0) for rows in (1, 3, 5, 40) for carry in (1, 2, 100)]
+SETTINGS = [(rows, reset_every, 0) for rows in (1, 3, 5, 40) for reset_every in (1, 2, 100)]
 
 
-@pytest.mark.parametrize(("rows", "carry", "workers"), [*SETTINGS, (3, 2, 2)])
-def test_every_row_continues_its_own_sequence(rows: int, carry: int, workers: int) -> None:
-    data = counting(batch_size=rows, window=5, carry=carry, num_workers=workers)
+@pytest.mark.parametrize(("rows", "reset_every", "workers"), [*SETTINGS, (3, 2, 2)])
+def test_every_row_continues_its_own_sequence(rows: int, reset_every: int, workers: int) -> None:
+    data = counting(batch_size=rows, window=5, reset_every=reset_every, num_workers=workers)
     seen, last = [], [None] * rows
     batches = list(data.train_dataloader())
     for j, batch in enumerate(batches):
@@ -81,7 +87,7 @@ def test_every_row_continues_its_own_sequence(rows: int, carry: int, workers: in
             i, t = frames[0].int().tolist()
             assert batch.ids[b] == i
             assert frames.tolist() == [[i, t + s] for s in range(len(frames))]
-            assert batch.continues[b] == (last[b] == (i, t - 1) and j % carry > 0)
+            assert batch.continues[b] == (last[b] == (i, t - 1) and j % reset_every > 0)
             last[b] = (i, t + len(frames) - 1)
             seen += [(i, t + s) for s in range(len(frames))]
     assert sorted(seen) == [(i, t) for i, n in enumerate(LENGTHS) for t in range(n)]
@@ -122,8 +128,8 @@ def test_evaluation_is_window_by_window() -> None:
 
 
 def test_impossible_options_are_refused() -> None:
-    for options in ({"window": 0}, {"carry": 2}, {"window": 5, "carry": 0}):
-        with pytest.raises(ValueError, match=r"data\.(window|carry)"):
+    for options in ({"window": 0}, {"reset_every": 2}, {"window": 5, "reset_every": 0}):
+        with pytest.raises(ValueError, match=r"data\.(window|reset_every)"):
             Counting(**options)
 
 
@@ -188,7 +194,7 @@ def test_so_do_all_particles_of_a_row(tmp_path: Path, objective: str) -> None:
 
 
 def test_a_batch_that_is_not_finite_costs_one_update(tmp_path: Path) -> None:
-    data, module = build(configure(tmp_path, *OPTIONS, "data.carry=100"))
+    data, module = build(configure(tmp_path, *OPTIONS, "data.reset_every=100"))
     data.splits["train"][0][7, 1] = np.nan
     guard = Gradients("skip", str(tmp_path))
     trainer(tmp_path, guard, max_steps=8, limit_val_batches=0).fit(module, data)
