@@ -33,14 +33,13 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         The figures of metrics.json, keys `split/name`.
     """
     from hydra.utils import instantiate
-    from lightning.pytorch.utilities import rank_zero_only
 
     from callbacks.progress import Progress
     from reports.conclusion import conclude
     from runs.checks import check_data, check_resumed
     from runs.loggers import NoLogger, close_loggers, describe_metrics, quieten_lightning
     from runs.naming import model_name
-    from runs.record import record
+    from runs.record import is_first_process, record
     from runs.resume import resume_from, shown
     from runs.samples import write_real
     from vrnn.memory import keep_freed_memory
@@ -53,7 +52,7 @@ def run(cfg: "DictConfig") -> dict[str, float]:
         check_resumed(start, plain)
         check_data(start, plain, data)
     started = time.monotonic()
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         record(Path(cfg.output_dir), plain, data, *started_with())
         write_real(data, Path(cfg.output_dir) / "samples")
         if cfg.trainer.enable_progress_bar:

@@ -19,12 +19,14 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.common import benchmark, widths
-from benchmarks.step import jax
 from vrnn import VRNN
 from vrnn.likelihoods import GaussianMixture, Likelihood, PenMixture
 
-if jax is not None:
+try:
+    import jax  # type: ignore[import-not-found]
     import jax.numpy as jnp  # type: ignore[import-not-found]
+except ImportError:
+    jax = None
 
 RATE = 16000
 """Samples a second of speech."""
@@ -56,12 +58,11 @@ def build(size: Size, engine: str) -> VRNN:
 
 def products(model: VRNN, batch: int) -> Callable[[], object]:
     cell, rnn = model.cell, model.cell.rnn
-    layers = [*model.phi_x, *cell.phi_z, *cell.prior.hidden, cell.prior.out]
-    layers += [*model.decoder, model.out]
-    weights = [layer.weight for layer in layers if hasattr(layer, "weight")]
-    weights += [*rnn.input_weights, *rnn.hidden_weights]
-    pairs = [(torch.randn(batch, w.shape[1]), w.detach().t().contiguous()) for w in weights]
-    pairs = [(torch.zeros(w.shape[1]), x, w) for x, w in pairs]
+    networks = [model.phi_x, cell.phi_z, cell.prior, model.decoder, model.out]
+    weights = [p for network in networks for p in network.parameters() if p.ndim == 2]
+    weights += [p for p in rnn.parameters() if p.ndim == 2]
+    transposed = [w.detach().t().contiguous() for w in weights]
+    pairs = [(torch.zeros(w.shape[1]), torch.randn(batch, len(w)), w) for w in transposed]
 
     @torch.inference_mode()
     def step() -> None:

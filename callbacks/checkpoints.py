@@ -265,10 +265,15 @@ class LastCheckpoint(Checkpoint):
 def accumulating(trainer: Trainer) -> bool:
     """Whether there are gradients that await more batches."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
-    waiting = progress.current.processed % trainer.accumulate_grad_batches > 0
+    waiting = processed(progress) % trainer.accumulate_grad_batches > 0
     return waiting and not last_is_done(progress)
 
 
 def last_is_done(progress: _BatchProgress) -> bool:
     """Whether the epoch's last batch is, not only fetched."""
-    return progress.is_last_batch and progress.current.processed == progress.current.ready
+    return progress.is_last_batch and processed(progress) == progress.current.ready
+
+
+def processed(progress: _BatchProgress) -> int:
+    done: int = progress.current.processed  # type: ignore[attr-defined]
+    return done

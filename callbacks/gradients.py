@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from vrnn.arguments import check_counts
 from vrnn.checkpoint import find_last, read
 from vrnn.diagnostics import sigma_range
+from vrnn.models.base import SequenceModel
 
 __all__ = ["Gradients", "NonFiniteError"]
 
@@ -65,7 +66,7 @@ class Gradients(Callback):
         self.folder = None if folder is None else Path(folder)
         self.skipped = self.in_a_row = 0
         self.batches: list[Any] = []
-        self.loss = 0.0
+        self.loss: Tensor | float = 0.0
 
     def state_dict(self) -> dict[str, int]:
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
@@ -138,12 +139,13 @@ class Gradients(Callback):
         """Says what went wrong, and writes the batches behind it to a file."""
         bad = [name for name, grad in gradients.items() if not torch.isfinite(grad).all()]
         where = [f"batch {i} (training sequences {b.ids.tolist()})" for i, b in self.batches]
-        sigmas = [sigma_range(module.model, b.x, b.mask) for _, b in self.batches]
+        model = cast(SequenceModel, module.model)
+        sigmas = [sigma_range(model, b.x, b.mask) for _, b in self.batches]
         what = f"the loss is {loss:.4g}, and the gradient is not finite in {len(bad)} of "
         what += f"{len(gradients)} parameters ({', '.join(bad[:3])}{', ...' if bad[3:] else ''})"
         if not bad:
             what = f"the loss is {loss:.4g}"
-        head = type(module.model.likelihood).__name__
+        head = type(model.likelihood).__name__
         told = f"at update {trainer.global_step}, {what}; {' and '.join(where)}; {head}'s sigma "
         told += " and ".join(sigmas)
         if self.folder is not None and self.skipped < KEPT:

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,6 +12,8 @@ from runs.loggers import save_picture
 from vrnn.batch import SequenceBatch
 from vrnn.diagnostics import LatentUse, latent_use
 from vrnn.layers.feedforward import StandardNormal
+from vrnn.models.latent import LatentModel
+from vrnn.objectives import Objective
 
 __all__ = ["Latents"]
 
@@ -46,7 +49,7 @@ class Latents(Callback):
         if batch_idx == 0:
             few = slice(self.sequences)
             x, mask, ids = batch.x[:, few], batch.mask[:, few], batch.ids[few]
-            self.use = latent_use(pl_module.model, x, mask, ids, split="val")
+            self.use = latent_use(cast(LatentModel, pl_module.model), x, mask, ids, split="val")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         use = self.use
@@ -84,8 +87,8 @@ class Latents(Callback):
 def starts(module: LightningModule) -> list[str]:
     """Options that may bring latents into use, of those that this run's model and objective take
     and were not given."""
-    model, objective = module.model, module.objective
-    learned = not isinstance(model.cell.prior, StandardNormal)
+    model, objective = cast(LatentModel, module.model), cast(Objective, module.objective)
+    learned = not isinstance(getattr(model.cell, "prior", None), StandardNormal)
     taken = {
         "objective.kl_start=0.1 with objective.kl_steps=...": objective.kl_steps == 0,
         "objective.free_bits=...": getattr(objective, "free_bits", None) == 0,

@@ -44,7 +44,7 @@ class Throughput(Callback):
         self.steps += int(batch.mask.sum())
         self.cells += batch.mask.numel()
         self.ended = time.perf_counter()
-        if (trainer.global_step % trainer.log_every_n_steps) == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             elapsed = self.ended - self.start
             pl_module.log_dict(
                 {

@@ -35,7 +35,8 @@ def conclude(
         "best_epoch": getattr(trainer.checkpoint_callback, "best_epoch", 0),
     }
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
-    if not trainer.fast_dev_run:
+    dry = bool(getattr(trainer, "fast_dev_run", False))
+    if not dry:
         generated = generate_raw(module, n=8, seed=cfg.seed)
         files = write_generated(generated, module.hparams["data"], folder / "samples")
         log_sounds(trainer, [f for f in files if f.suffix == ".wav"], "samples/generated")
@@ -55,7 +56,7 @@ def conclude(
     left = [name for name in names if (folder / name).exists()]
     console.print(f"results: {', '.join(left)} in", soft_wrap=True)
     console.print(f"  {shown(folder)}", soft_wrap=True)
-    page = show(cfg, trainer, module, figures) if cfg.report and not trainer.fast_dev_run else None
+    page = show(cfg, trainer, module, figures) if cfg.report and not dry else None
     if page is not None:
         console.print(f"to look at: {shown(page)}", soft_wrap=True)
     bounds = "" if exact else " --k 40"

@@ -11,10 +11,10 @@ from uuid import uuid4
 import wandb
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 
 from runs.drawing import as_image, slug
+from runs.record import is_first_process
 
 __all__ = [
     "NoLogger",
@@ -75,7 +75,7 @@ def csv_logger(save_dir: str) -> CSVLogger:
     """
     folder = Path(save_dir)
     earlier = folder / "metrics.csv"
-    if earlier.exists() and rank_zero_only.rank == 0:
+    if earlier.exists() and is_first_process():
         number = 1 + len(list(folder.glob("metrics.*.csv")))
         earlier.rename(folder / f"metrics.{number}.csv")
     return CSVLogger(save_dir, name="", version="")
@@ -107,7 +107,7 @@ def wandb_logger(
         run_id = id_file.read_text().strip()
     else:
         run_id = uuid4().hex[:8]
-        if rank_zero_only.rank == 0:
+        if is_first_process():
             folder.mkdir(parents=True, exist_ok=True)
             id_file.write_text(run_id)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import SequenceData
 from datamodules.files.splits import write_splits
@@ -26,6 +27,7 @@ __all__ = [
     "finished",
     "first_change",
     "flat",
+    "is_first_process",
     "options_of",
     "record",
 ]
@@ -76,6 +78,11 @@ def record(
     (folder / "run.json").write_text(text)
     if data.splits_by is not None:
         write_splits(folder / "splits.csv", {split: s.keys for split, s in data.splits.items()})
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes, of those that train one model together."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def changed_splits(run: Path, data: SequenceData) -> list[str]:

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from runs.record import finished, options_of
+from runs.record import finished, is_first_process, options_of
 from vrnn.checkpoint import find_last
 from vrnn.moved import current
 
@@ -45,7 +44,7 @@ def finished_before(cfg: DictConfig) -> dict[str, float] | None:
     if before is None:
         return None
     if cfg.x.dim is None:  # The run before has taken it from the data.
-        cfg = OmegaConf.merge(cfg, {"x": {"dim": before["x"]["dim"]}})
+        cfg = OmegaConf.create({**cfg, "x": {**cfg.x, "dim": before["x"]["dim"]}})
     plain: Any = current(OmegaConf.to_container(cfg, resolve=True))
     figures = finished(Path(cfg.output_dir), plain)
     if figures is not None:
@@ -55,7 +54,7 @@ def finished_before(cfg: DictConfig) -> dict[str, float] | None:
 
 def tell_how_to_go_on(folder: Path, sweep: bool) -> None:
     """Says by which command a run or sweep goes on that was interrupted."""
-    if rank_zero_only.rank == 0 and (sweep or (folder / "checkpoints" / "last.ckpt").exists()):
+    if is_first_process() and (sweep or (folder / "checkpoints" / "last.ckpt").exists()):
         program, *words = sys.argv
         # Hydra wants all options in a row, which -m may not part.
         start, where = ["python", program], "hydra.run.dir="

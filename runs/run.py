@@ -62,15 +62,15 @@ class Run(NamedTuple):
     def model(self) -> str:
         """As the paper's tables name it."""
         described = self.settings.get("model")
-        whole = isinstance(described, dict) and {"_target_", "likelihood"} <= described.keys()
-        return model_name(described) if whole else ""
+        if not isinstance(described, dict) or not {"_target_", "likelihood"} <= described.keys():
+            return ""
+        return model_name(described)
 
     @property
     def sizes(self) -> str:
         """How many sequences there are, in words."""
         sequences = self.data.get("sequences")
-        known = isinstance(sequences, dict) and {"train", "val", "test"} <= sequences.keys()
-        if not known:
+        if not isinstance(sequences, dict) or not {"train", "val", "test"} <= sequences.keys():
             return ""
         train, val, test = (f"{sequences[split]:,}" for split in ("train", "val", "test"))
         return f"{train} sequences of training, {val} of validation and {test} of test"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import mido  # type: ignore[import-untyped]
 import numpy as np
-import soundfile  # type: ignore[import-untyped]
+import soundfile
 
 from datamodules.music import LOWEST
 

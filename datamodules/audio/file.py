@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import soundfile  # type: ignore[import-untyped]
+import soundfile
 import soxr  # type: ignore[import-untyped]
 
 __all__ = ["SUFFIXES", "Sound", "read_sound", "stem"]
