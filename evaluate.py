@@ -74,7 +74,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
 
     from datamodules.loading import load_data
     from reports.score_tables import scores_tables
-    from runs.checks import check_split
+    from runs.checks import has_split_of
     from runs.evaluated import CHECKPOINT, digest_of
     from vrnn.arguments import check_counts
     from vrnn.bounds import check_bounds
@@ -98,7 +98,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {args.device}: {error}") from error
     data = load_data(module.hparams["data"], args.overrides)
-    own = check_split(checkpoint.parent.parent, args.split, data, args.overrides)
+    own = has_split_of(checkpoint.parent.parent, args.split, data, args.overrides)
     exact = module.model.z_dim == 0
     particles = 1 if exact or bounds == {"elbo"} else args.k
 

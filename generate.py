@@ -61,7 +61,7 @@ def main() -> None:
 def generate(args: argparse.Namespace) -> list[Path]:
     """Generates and writes sequences; returns the files."""
     from datamodules.loading import load_data
-    from runs.checks import check_split
+    from runs.checks import has_split_of
     from runs.samples import generate_raw, write_generated
     from vrnn.arguments import check_counts
     from vrnn.checkpoint import find_checkpoint, load_module
@@ -77,7 +77,7 @@ def generate(args: argparse.Namespace) -> list[Path]:
     prime = None
     if args.prime:
         data = load_data(module.hparams["data"], args.overrides)
-        check_split(beside.parent, "test", data, args.overrides)
+        has_split_of(beside.parent, "test", data, args.overrides)
         prime = data.beginnings("test", args.n, args.prime)
     generated = generate_raw(
         module,

@@ -1,24 +1,21 @@
-"""Tables of text in Markdown and LaTeX."""
+"""Tables of text in Markdown and LaTeX, by tabulate."""
 
 from collections.abc import Sequence
+
+from tabulate import tabulate
 
 __all__ = ["latex_table", "markdown_table"]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(c)} |" for c in (header, ["---"] * len(header), *rows)]
-    return "\n".join(lines) + "\n"
+    """Every cell as it is; a bar in one is no border."""
+    escaped = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]
+    text = tabulate(escaped[1:], escaped[0], "github", disable_numparse=True)
+    return f"{text}\n"
 
 
 def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Needs no package; the first column is of words, the others of numbers."""
-    head, *body = (" & ".join(map(latex, c)) + r" \\" for c in (header, *rows))
-    begin = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
-    lines = [begin, r"\hline", head, r"\hline", *body, r"\hline", r"\end{tabular}"]
-    return "\n".join(lines) + "\n"
-
-
-def latex(text: str) -> str:
-    for plain, escaped in (("_", r"\_"), ("%", r"\%"), ("#", r"\#"), ("&", r"\&")):
-        text = text.replace(plain, escaped)
-    return text.replace("±", r"$\pm$")
+    align = ["left"] + ["right"] * (len(header) - 1)
+    text = tabulate(rows, header, "latex", disable_numparse=True, colalign=align)
+    return text.replace("±", r"$\pm$") + "\n"

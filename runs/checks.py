@@ -30,9 +30,9 @@ __all__ = [
     "check_likelihood",
     "check_options",
     "check_resumed",
-    "check_split",
     "check_trainer",
     "check_types",
+    "has_split_of",
 ]
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ def check_data(checkpoint: Path, config: dict[str, Any], data: SequenceData) -> 
         log.warning(told)
 
 
-def check_split(run: Path, split: str, data: SequenceData, overrides: Sequence[str]) -> bool:
+def has_split_of(run: Path, split: str, data: SequenceData, overrides: Sequence[str]) -> bool:
     """Whether a split is that of the run in this folder; warns if it is not, and no override of
     the data's options has asked for another."""
     if not all(word.startswith(PLACES) for word in overrides):

@@ -176,7 +176,8 @@ class ByShares(AudioCorpus):
         self, root: str | Path, shares: tuple[float, float] = (0.05, 0.05), **kwargs: Any
     ) -> None:
         super().__init__(root, **kwargs)
-        self.shares = check_shares(shares)
+        check_shares(shares)
+        self.shares = (shares[0], shares[1])
 
 
 class BySpeaker(ByShares):

@@ -25,14 +25,17 @@ ALIASES = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"
 """The split that a file means by a word."""
 
 
-def check_shares(shares: Sequence[float]) -> tuple[float, float]:
-    """Refuses shares of validation and test that leave nothing for training, by a ValueError."""
+def check_shares(shares: Sequence[float]) -> None:
+    """Refuses shares of validation and test that leave nothing for training.
+
+    Raises:
+        ValueError: naming the option.
+    """
     if len(shares) != 2 or min(shares) <= 0 or sum(shares) >= 1:
         raise ValueError(
             f"data.shares={list(shares)} must be the shares of validation and test, such as "
             "[0.05, 0.05]"
         )
-    return shares[0], shares[1]
 
 
 def shares(names: Sequence[str], val: float, test: float, seed: int) -> dict[str, list[str]]:

@@ -9,8 +9,9 @@ import pytest
 import torch
 import yaml
 from support.helpers import CONF, Command, build, configure, trainer
-from support.scored_runs import job, on_data, scored
+from support.scored_runs import job, on_data, scored, unpadded
 
+from reports.markup import latex_table, markdown_table
 from reports.published import read_published
 from reports.table import MODELS, Line, parts, runs_below
 from reports.table_text import cells, matrix, missing_of, show_table, write_table
@@ -190,10 +191,10 @@ def test_the_table_is_written_in_three_ways(
         read = [row for row in csv.DictReader(file) if row["data"] == "iam"]
     assert {row["model"] for row in read} == set(MODELS)
     assert sum(row["value"] == "1360.0" for row in read) == 1
-    text = (runs / "table.md").read_text()
+    text = unpadded(runs / "table.md")
     assert "| VRNN-Gauss | ELBO | 1,300.5 ± 2.5 | 1,337.0* | -36.5 | 123,456 |" in text
     assert "| model | figure | iam | synthetic_handwriting |" in text
-    tex = (runs / "table.tex").read_text()
+    tex = unpadded(runs / "table.tex")
     assert r"VRNN-Gauss & ELBO & 1,300.5 $\pm$ 2.5 & 1,337.0* & -36.5 & 123,456 \\" in tex
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
 
@@ -297,3 +298,10 @@ def test_scores_that_do_not_tell_their_weights_must_not_be_older_than_these(
     file.touch()
     os.utime(file, (file.stat().st_atime, file.stat().st_mtime + 60))
     assert iwae_of(runs) is None and "scores_test_k40.json is left out" in caplog.text
+
+
+def test_no_cell_is_read_as_markup() -> None:
+    cell = "a|b_c%d#e&f$g{h}\\i"
+    assert r"a\|b_c%d#e&f$g{h}\i" in markdown_table(["x"], [[cell]])
+    expected = r"a|b\_c\%d\#e\&f\$g\{h\}\textbackslash{}i"
+    assert expected in latex_table(["x"], [[cell]])

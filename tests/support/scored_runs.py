@@ -1,6 +1,7 @@
 """Runs made by hand, with the scores that a table reads."""
 
 import json
+import re
 from pathlib import Path
 
 import yaml
@@ -43,3 +44,8 @@ def scored(elbo: float, **more: float) -> dict[str, float]:
     figures = {"test/elbo": 1.0, "test/elbo_paper": elbo, "test/elbo_paper_se": 2.5}
     figures |= {"val/elbo_paper": elbo - 1, "parameters": 123456, "particles": 8}
     return figures | {"test/iwae_paper": 9e9, "test/paper_paper": 9e9, **more}
+
+
+def unpadded(file: Path) -> str:
+    """A table's text without the spaces that align its columns."""
+    return re.sub(" +", " ", file.read_text())
