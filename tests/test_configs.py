@@ -183,7 +183,7 @@ def test_every_debug_option_runs(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("runs.samples.write_generated", lambda *_, **__: [])
+    monkeypatch.setattr("reports.conclusion.write_generated", lambda *_, **__: [])
     small = ["data.lines=8", "data.batch_size=4", "data.val_lines=2", "data.test_lines=2"]
     cfg = configure(tmp_path, f"debug={debug}", *small, "model=rnn_gauss")
     with open_dict(cfg):

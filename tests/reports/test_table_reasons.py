@@ -8,7 +8,7 @@ from support.scored_runs import job, on_data, scored
 
 from reports.page_scores import published
 from reports.table import parts, runs_below
-from reports.table_text import cells, missing_of, write
+from reports.table_text import cells, missing_of, write_table
 from runs.run import read_run
 
 
@@ -40,7 +40,7 @@ def test_no_difference_is_taken_of_what_does_not_compare(
     shown = ["9,223.0", "-8,323.0"] if not reason else ["", reason]
     assert rows["ELBO"][3:5] == shown
     assert any(reason in note for note in part.notes)
-    write(table, tmp_path)
+    write_table(table, tmp_path)
     assert f"| ELBO | 900.0 | {' | '.join(shown)} |" in (tmp_path / "table.md").read_text()
     beside = published(read_run(tmp_path / "a"))
     assert beside is not None and bool(beside[0].marked) == (not reason)

@@ -15,7 +15,6 @@ from support.helpers import SMALL
 from support.resuming import (
     PLACES,
     PROGRAM,
-    SCHEDULE,
     SHAPES,
     Dead,
     Die,
@@ -29,16 +28,6 @@ from support.resuming import (
 
 from callbacks.checkpoints import DurableFiles, LastCheckpoint
 from vrnn.checkpoint import CheckpointError, find_last, previous, read
-
-SCHEDULE += [
-    "objective.kl_steps=9",
-    "untrained=false",
-    "callbacks.last.minutes=0",
-    "model.dropout=0.2",
-]
-
-
-PLACES += ["on_validation_end", "on_train_epoch_end"]
 
 
 def killed(folder: Path, options: list[str], deaths: list[Die]) -> dict[str, Any]:

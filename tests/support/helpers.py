@@ -89,7 +89,7 @@ def build(cfg: DictConfig) -> tuple[SequenceData, VRNNModule]:
 def run_unseen(cfg: DictConfig) -> dict[str, float]:
     """Trains, and does not draw at the end what no one looks at."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runs.samples.write_samples", lambda *_, **__: [])
+        patch.setattr("reports.conclusion.write_generated", lambda *_, **__: [])
         return train.run(cfg)
 
 

@@ -20,7 +20,10 @@ from support.helpers import CONF, LINES, QUIET, configure
 import train
 from vrnn.checkpoint import read
 
-SCHEDULE = ["optim=adam_cosine", "optim.steps=12", "objective.kl_start=0.1", "test=false"]
+SCHEDULE = [
+    *("optim=adam_cosine", "optim.steps=12", "objective.kl_start=0.1", "objective.kl_steps=9"),
+    *("test=false", "untrained=false", "callbacks.last.minutes=0", "model.dropout=0.2"),
+]
 
 SHAPES = {
     "epochs": ["trainer.max_epochs=3", "trainer.limit_train_batches=null"],
@@ -48,6 +51,7 @@ SHAPES = {
     ],
 }
 PLACES = ["on_train_batch_start", "on_train_batch_end", "on_validation_batch_end"]
+PLACES += ["on_validation_end", "on_train_epoch_end"]
 
 
 class Dead(Exception):
@@ -71,7 +75,7 @@ def run(folder: Path, *options: str, die: Die | None = None) -> dict[str, Any]:
     """Trains on, and returns the last checkpoint with the logged curves."""
     cfg = configure(folder, *SCHEDULE, "data.batch_size=6", "ckpt=last", *options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runs.samples.write_generated", lambda *_, **__: [])
+        patch.setattr("reports.conclusion.write_generated", lambda *_, **__: [])
         if die is not None:
             patch.setattr("callbacks.throughput.Throughput", lambda: die)
         train.run(cfg)

@@ -26,5 +26,5 @@ def test_a_choice_names_all_that_there_are():
 def test_a_temperature_is_0_or_above():
     check_temperatures(0, 0.5, 3)
     for wrong in (-0.1, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match=f"must be 0 .the mode. or above, not {wrong}"):
+        with pytest.raises(ValueError, match=f"must be 0 .no noise. or above, not {wrong}"):
             check_temperatures(1, wrong)

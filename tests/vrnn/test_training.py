@@ -93,7 +93,7 @@ def test_the_best_checkpoint_is_not_the_last_and_scores_best(spoiled: Path) -> N
 @pytest.fixture
 def no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves the time of drawing, at the end of a run, what no one looks at."""
-    monkeypatch.setattr("runs.samples.write_generated", lambda *_, **__: [])
+    monkeypatch.setattr("reports.conclusion.write_generated", lambda *_, **__: [])
 
 
 def test_training_raises_the_bound(tmp_path: Path, no_samples: None) -> None:

@@ -307,7 +307,7 @@ def test_what_may_not_be_downloaded_says_where_to_ask(tmp_path: Path) -> None:
     [
         ({"tail": "keep"}, "data.tail=keep is not one of"),
         ({"missing": "ignore"}, "data.missing=ignore is not one of"),
-        ({"frame": 0}, "data.frame=0"),
+        ({"frame": 0}, "data.frame must be at least 1, not 0"),
         ({"processes": 0}, "data.processes must be at least 1"),
         ({"crop": "end"}, "data.crop=end is not one of"),
     ],

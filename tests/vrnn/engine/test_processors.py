@@ -13,7 +13,7 @@ import torch
 from runs.threads import wait_briefly
 from vrnn.engine import native
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def run(script, **environment):
