@@ -30,9 +30,9 @@ def run(script, **environment):
 TILES = """
 import torch
 from support.loops import make_cell, make_inputs
-from vrnn import native
-from vrnn.networks import LSTM
-from vrnn.unroll import unroll_fast
+from vrnn.engine import native
+from vrnn.layers.recurrent import LSTM
+from vrnn.engine.unroll import unroll_fast
 
 cell = make_cell(LSTM)
 phi_x, _, state, noise = make_inputs(cell)
@@ -55,9 +55,9 @@ def test_other_products_in_bfloat16_may_come_between():
 WAYS = """
 import torch
 from support.loops import assert_as_plain, flat, make_cell, make_inputs
-from vrnn import native
-from vrnn.networks import GRU, LSTM
-from vrnn.unroll import unroll_fast, unroll_native, unroll_plain
+from vrnn.engine import native
+from vrnn.layers.recurrent import GRU, LSTM
+from vrnn.engine.unroll import unroll_fast, unroll_native, unroll_plain
 
 torch.manual_seed(0)
 for recurrence in (LSTM, GRU):
@@ -104,10 +104,11 @@ def test_every_way_gives_what_the_plain_loop_gives(capability, isa):
 
 REFUSED = """
 import torch
-from vrnn import native
+from vrnn.engine import native
 from vrnn.cell import VRNNCell
-from vrnn.cell_tape import unroll_fused
-from vrnn.networks import LSTM, MLP, GaussianNet, StandardNormal
+from vrnn.engine.cell_tape import unroll_fused
+from vrnn.layers.feedforward import MLP, GaussianNet, StandardNormal
+from vrnn.layers.recurrent import LSTM
 
 assert native.library().kinds == {"float", "double"}
 serves, native.serves = native.serves, lambda *kinds: True
