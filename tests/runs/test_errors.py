@@ -172,7 +172,7 @@ def test_a_group_that_is_null_is_answered_by_how_to_do_without(command: Command)
         (["data.lines"], "data.lines has no value; write data.lines=..."),
         (
             ["data.foo=1"],
-            "unknown option data.foo; choose from data.batch_size, .*, data.lines, data.val_lines",
+            "unknown option data.foo; choose from .* data.lines, data.val_lines",
         ),
         (["model.hidden=3"], "unknown option model"),
         (["data.test_lines=0"], "data.test_lines must be at least 1, not 0"),
