@@ -10,6 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from vrnn.moved import OPTIONS
+
 __all__ = ["meant"]
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -29,6 +31,9 @@ def meant(message: str, words: Sequence[str]) -> str:
         return f"there is no {group}={name}{guess(name, choices(group), f'{group}=')}"
     if found := re.search(r"Could not override '(.+?)'", message):
         name = found[1]
+        room, _, option = name.partition(".")
+        if room == "data" and option in OPTIONS:
+            return f"{name} is called data.{OPTIONS[option]} now"
         group = name.partition(".")[0]
         if holds := [one for one in choices(group) if name in options([f"{group}={one}"])]:
             return f"{name} belongs to {group}={', '.join(holds)}, which was not chosen"

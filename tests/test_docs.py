@@ -14,10 +14,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from support.audio_tree import write_all, write_everything
@@ -25,6 +27,7 @@ from support.helpers import CONF, Command, configure
 from support.iam_tree import write_corpus
 from support.small_corpora import write
 
+import callbacks
 import datamodules
 import datamodules.audio
 import train
@@ -52,7 +55,7 @@ def commands(text: str) -> list[str]:
 
 
 PROGRAMS = sorted({c for text in PAGES.values() for c in commands(text) if c.startswith("python")})
-OURS = ("model=vrnn_laplace", "data=arctic", "model=state_space", "renyi")
+OURS = ("model=vrnn_laplace", "data=arctic", "model=state_space", "renyi", "part_norms")
 """What the page on extending adds."""
 BOUND, BOUND_TEST = "# vrnn/bounds.py, at the end", "# tests/vrnn/test_renyi.py"
 TRAININGS = [
@@ -196,7 +199,7 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             file = tmp_path / first.removeprefix("# ")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(code)
-    for package in (vrnn, vrnn.layers, datamodules, datamodules.audio):
+    for package in (vrnn, vrnn.layers, datamodules, datamodules.audio, callbacks):
         folder = str(tmp_path.joinpath(*package.__name__.split(".")))
         monkeypatch.setattr(package, "__path__", [*package.__path__, folder])
     # The page's version of a file that is here already: its table has one line more.
@@ -214,6 +217,7 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     yield tmp_path
     added = ("vrnn.laplace", "datamodules.audio.arctic", "vrnn.state_space", "vrnn.layers.min_gru")
+    added += ("callbacks.part_norms",)
     for name in added:
         sys.modules.pop(name, None)
 
@@ -318,6 +322,21 @@ def test_a_new_recurrence_works_in_every_model(
 
 def test_a_new_corpus_says_what_is_wrong(extended: Path) -> None:
     pass
+
+
+def test_a_new_callback_logs_the_norm_of_every_part(extended: Path) -> None:
+    from callbacks.part_norms import PartNorms
+
+    parts = torch.nn.ModuleDict({"a": torch.nn.Linear(1, 1), "b": torch.nn.ReLU()})
+    parts["a"].weight.grad, parts["a"].bias.grad = torch.tensor([[3.0]]), torch.tensor([4.0])
+    logged: dict[str, float] = {}
+    module = SimpleNamespace(
+        model=parts, log=lambda name, norm: logged.update({name: norm.item()})
+    )
+    PartNorms(every=2).on_before_optimizer_step(SimpleNamespace(global_step=1), module, None)
+    assert logged == {}
+    PartNorms(every=2).on_before_optimizer_step(SimpleNamespace(global_step=4), module, None)
+    assert logged == {"grad_norm/a": 5.0}
 
 
 def test_a_new_corpus_has_every_speaker_in_one_split(extended: Path, tmp_path: Path) -> None:

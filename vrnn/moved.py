@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["current"]
+__all__ = ["OPTIONS", "current"]
 
 MOVED = {
     "vrnn.autoregressive": "vrnn.likelihoods",

@@ -147,6 +147,7 @@ def test_a_run_goes_on_as_it_was_or_is_left_alone(
         ("modle=vrnn_gmm", "there is no option modle, perhaps model; "),
         ("model=vrnn_gms", "there is no model=vrnn_gms, perhaps model=vrnn_gmm"),
         ("objective.particles=8", "objective.particles belongs to objective=fivo, iwae, which"),
+        ("data.carry=4", "data.carry is called data.reset_every now"),
         ("data.nothing_like_it=1", "there is no option data.nothing_like_it; "),
     ],
 )
