@@ -40,9 +40,10 @@ default_role = "py:obj"
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
     # Annotations of other packages, whose documentation is elsewhere.
-    ("py:.*", r"(?!vrnn|datamodules|callbacks).*"),
+    ("py:.*", r"(?!vrnn|datamodules|runs|callbacks).*"),
     # What is no public name of its module.
-    ("py:class", r"datamodules\.folders\.Item|vrnn\.models\.base\.Kept"),
+    ("py:class", r"datamodules\.folders\.Item|vrnn\.models\.base\.Kept|runs\.curves\.Curve"),
+    ("py:class", r"vrnn\.likelihoods\.\w+\.(Autoregressive|Discrete)Likelihood"),
 ]
 
 myst_enable_extensions = ["dollarmath", "deflist"]

@@ -46,10 +46,18 @@ def test_busy_processes_work_when_they_are_told_and_end():
 
 
 def children() -> list[list[str]]:
-    """Of the processes that this one started what /proc says of them, from their state on."""
-    files = Path("/proc").glob("[0-9]*/stat")
-    lines = (file.read_text().rsplit(")", 1)[1].split() for file in files if file.exists())
-    return [line for line in lines if line[1] == str(os.getpid())]
+    """Of the busy processes that this one started what /proc says of them, from their state on.
+    Other tests may have left it other children, such as a tracker of shared memory."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            busy = "os.getppid()" in (folder / "cmdline").read_text()
+        except OSError:  # It has ended meanwhile.
+            continue
+        if busy and state[1] == str(os.getpid()):
+            found.append(state)
+    return found
 
 
 def time_of_children() -> int:

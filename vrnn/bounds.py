@@ -229,7 +229,7 @@ class Bound(NamedTuple):
     parts: tuple[str, ...] = ()
     """Fields of its source that are reported with it."""
     no_bound: str = ""
-    """Of a figure that may exceed log p(x): what it is, for a footnote."""
+    """What the figure is, for a footnote, if it may exceed the log likelihood; else empty."""
 
     @property
     def weighs_particles(self) -> bool:
