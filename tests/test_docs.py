@@ -333,9 +333,9 @@ def test_a_new_callback_logs_the_norm_of_every_part(extended: Path) -> None:
     module = SimpleNamespace(
         model=parts, log=lambda name, norm: logged.update({name: norm.item()})
     )
-    PartNorms(every=2).on_before_optimizer_step(SimpleNamespace(global_step=1), module, None)
+    PartNorms(every=2).on_before_optimizer_step(SimpleNamespace(global_step=2), module, None)
     assert logged == {}
-    PartNorms(every=2).on_before_optimizer_step(SimpleNamespace(global_step=4), module, None)
+    PartNorms(every=2).on_before_optimizer_step(SimpleNamespace(global_step=3), module, None)
     assert logged == {"grad_norm/a": 5.0}
 
 
