@@ -53,7 +53,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(words: list[str], corpora: Path, folder: Path) -> list[str]:
     """What makes a training small and keeps it below a folder."""
     if "data=iam" in words or any(word.startswith("experiment=paper/iam") for word in words):
-        few = [f"data.cache={folder}/cache", "data.split=holdout"]
+        few = [f"data.cache={folder}/cache", "data.split=holdout", "data.batch_size=2"]
     elif {"data=audio_folder", "data=fsdd"} & set(words):
         few = [f"data.cache={folder}/cache"]
     elif "experiment=first_speech" in words:
