@@ -10,8 +10,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from vrnn.moved import OPTIONS
-
 __all__ = ["meant"]
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -32,6 +30,8 @@ def meant(message: str, words: Sequence[str]) -> str:
     if found := re.search(r"Could not override '(.+?)'", message):
         name = found[1]
         room, _, option = name.partition(".")
+        from vrnn.moved import OPTIONS  # Loads torch, which other messages do not wait for.
+
         if room == "data" and option in OPTIONS:
             return f"{name} is called data.{OPTIONS[option]} now"
         group = name.partition(".")[0]
