@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from datamodules.base import SequenceData
     from vrnn.module import VRNNModule
 
+START_NUMBERS = 2**21
+"""Numbers of the training split that a start is fitted to."""
+
 log = logging.getLogger(__name__)
 
 
@@ -122,6 +125,8 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
         loss_mean=cfg.get("loss_mean", "steps"),  # Configurations of older runs have none.
     )
     check_kind(module.model, data, cfg.x.likelihood)
+    if cfg.get("start", "published") == "data" and cfg.ckpt is None:
+        module.model.start_from(data.training_frames(START_NUMBERS // data.x_dim))
     return plain, data, module
 
 

@@ -248,6 +248,17 @@ class SequenceData(LightningDataModule):
         )
         return torch.from_numpy(x.astype(np.float32))
 
+    def training_frames(self, count: int) -> Tensor:
+        """About `count` frames of training sequences, standardised, (N, D): whole sequences, drawn
+        by a generator of its own, the last one cut; all where there are fewer."""
+        train, frames, n = self.splits["train"], [], 0
+        for i in np.random.default_rng(0).permutation(len(train)):
+            frames.append((train.piece(int(i), 0, count - n) - self.shift) / self.scale)
+            n += len(frames[-1])
+            if n == count:
+                break
+        return torch.from_numpy(np.concatenate(frames).astype(np.float32))
+
     def train_dataloader(self) -> DataLoader[SequenceBatch]:
         return self.loader("train", self.batch_size)
 

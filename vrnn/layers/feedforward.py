@@ -14,6 +14,7 @@ __all__ = [
     "SIGMA_BIAS",
     "StandardNormal",
     "dense_layers",
+    "inverse_positive",
     "positive",
 ]
 
@@ -28,6 +29,15 @@ def positive(a: Tensor) -> Tensor:
     With the initial bias of 0.6 sigma starts at 1.0376. Shapes: (*) -> (*).
     """
     return F.softplus(at_least_float32(a)) + SIGMA_FLOOR
+
+
+def inverse_positive(std: Tensor) -> Tensor:
+    """Returns the pre-activation a of a standard deviation, which `positive` takes back to it.
+
+    Shapes: (*) -> (*).
+    """
+    above = (std - SIGMA_FLOOR).clamp_min(SIGMA_FLOOR)
+    return above + torch.log(-torch.expm1(-above))
 
 
 class Linear(nn.Linear):

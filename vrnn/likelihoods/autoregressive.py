@@ -172,6 +172,9 @@ class AutoregressiveBernoulli(AutoregressiveLikelihood):
         bias = self.independent.bias(means)
         return torch.cat([bias, bias.new_zeros(self.hidden)])
 
+    def fit(self, frames: Tensor) -> Tensor:
+        return self.bias(frames.mean(0))
+
     def log_density(self, params: Tensor, x: Tensor, temperature: float) -> Tensor:
         b, before = params.split([self.x_dim, self.hidden], dim=-1)
         # A bit at a time: sums over all bits at once leave the cache, and take ten times longer.
@@ -246,6 +249,12 @@ class AutoregressiveGaussianMixture(AutoregressiveLikelihood):
         self.kept = self.blocks * 6 * hidden + x_dim * 3 * self.each.size
         with torch.no_grad():
             self.out.bias.copy_(self.each.bias().repeat(block))
+
+    @torch.no_grad()
+    def fit(self, frames: Tensor) -> Tensor:
+        """One mixture for the numbers of all places of a frame."""
+        self.out.bias.copy_(self.each.fit(frames.reshape(-1, 1)).repeat(self.block))
+        return self.bias()
 
     def log_density(self, params: Tensor, x: Tensor, temperature: float) -> Tensor:
         state, context = self.conditions(params)

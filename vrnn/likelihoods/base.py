@@ -1,7 +1,8 @@
 """Output distributions: each maps the decoder's outputs to a torch `Distribution` over x_t.
 
 A likelihood says how many numbers it wants from the decoder (`size`), with which initial bias
-they come (`bias`), and what they mean (`forward`). To add one, write a class with these three.
+they come (`bias`, or `fit` to the frames of a corpus), and what they mean (`forward`). To add one,
+write a class with these four.
 """
 
 from abc import ABC, abstractmethod
@@ -47,6 +48,18 @@ class Likelihood(nn.Module, ABC):
     def bias(self, means: Tensor | None = None) -> Tensor:
         """Initial bias of the decoder's outputs, (P,), given the mean frame (D,), if known."""
         return torch.zeros(self.size)
+
+    def fit(self, frames: Tensor) -> Tensor:
+        """Initial bias of the decoder's outputs, (P,), fitted to the frames of a corpus: with it
+        the distribution is close to that of all frames. Sets the likelihood's own parameters, too.
+
+        Args:
+            frames: standardised, of the training split, (N, D).
+
+        Raises:
+            ValueError: if there are too few different ones.
+        """
+        return self.bias()
 
     def draw(self, params: Tensor, temperature: float = 1.0) -> Tensor:
         """Draws x_t, (*, P) -> (*, D); temperature 0 takes the distribution's `mode`, of a mixture

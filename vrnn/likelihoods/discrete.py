@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from vrnn.arguments import check_counts
-from vrnn.layers.feedforward import SIGMA_BIAS, positive
+from vrnn.layers.feedforward import SIGMA_BIAS, inverse_positive, positive
 from vrnn.layers.state import at_least_float32
 from vrnn.likelihoods.base import Likelihood
+from vrnn.likelihoods.fitting import fit_mixture, log_frequencies
 from vrnn.likelihoods.levels import Grid, LogisticMixtureDistribution, MuLawDistribution
 
 __all__ = ["DiscreteLikelihood", "DiscretisedLogisticMixture", "MuLawCategorical"]
@@ -65,6 +66,14 @@ class DiscretisedLogisticMixture(DiscreteLikelihood):
         bias = torch.zeros(self.size)
         bias[2 * self.components * self.x_dim :] = SIGMA_BIAS
         return bias
+
+    def fit(self, frames: Tensor) -> Tensor:
+        """One mixture for the samples of all places of a frame: of Gaussians, whose standard
+        deviations the logistics take over, s = sqrt(3) sigma / pi."""
+        logits, means, variances = fit_mixture(frames.reshape(-1, 1), self.components)
+        s = variances.sqrt() * 3**0.5 / math.pi
+        parts = (logits, means[:, 0], inverse_positive(s[:, 0]))
+        return torch.cat([part.repeat(self.x_dim) for part in parts]).float()
 
     def forward(self, params: Tensor, temperature: float = 1.0) -> LogisticMixtureDistribution:
         shape = (3, self.x_dim, self.components)
@@ -131,6 +140,11 @@ class MuLawCategorical(DiscreteLikelihood):
             )
         self.register_buffer("of_level", of_level, persistent=False)
         self.register_buffer("counts", counts, persistent=False)
+
+    def fit(self, frames: Tensor) -> Tensor:
+        """How frequent the classes are among the samples of all places of a frame."""
+        classes = self.of_level[self.grid.index(frames.double())].flatten()
+        return log_frequencies(classes, self.classes).repeat(self.x_dim).float()
 
     def forward(self, params: Tensor, temperature: float = 1.0) -> MuLawDistribution:
         logits = at_least_float32(params).unflatten(-1, (self.x_dim, self.classes))

@@ -6,7 +6,7 @@ from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Distribution, Independent, Normal
 
 from vrnn.arguments import check_counts
-from vrnn.layers.feedforward import SIGMA_BIAS, positive
+from vrnn.layers.feedforward import SIGMA_BIAS, inverse_positive, positive
 from vrnn.layers.state import at_least_float32
 from vrnn.likelihoods.base import Likelihood, mixture_logits
 from vrnn.likelihoods.distributions import (
@@ -16,6 +16,7 @@ from vrnn.likelihoods.distributions import (
     sample_component,
     sample_pen,
 )
+from vrnn.likelihoods.fitting import fit_mixture
 
 __all__ = ["Bernoulli", "GaussianMixture", "PenMixture"]
 
@@ -48,6 +49,11 @@ class GaussianMixture(Likelihood):
         bias = torch.zeros(self.size)
         bias[n : 2 * n] = SIGMA_BIAS
         return bias
+
+    def fit(self, frames: Tensor) -> Tensor:
+        logits, means, variances = fit_mixture(frames, self.components)
+        parts = [means.flatten(), inverse_positive(variances.sqrt()).flatten(), logits]
+        return torch.cat(parts)[: self.size].float()
 
     def forward(self, params: Tensor, temperature: float = 1.0) -> Distribution:
         n = self.components * self.x_dim
@@ -114,6 +120,19 @@ class PenMixture(Likelihood):
         bias[1 + n : 1 + 2 * n] = SIGMA_BIAS
         return bias
 
+    def fit(self, frames: Tensor) -> Tensor:
+        logits, means, covariances = fit_mixture(frames[:, 1:], self.components, full=True)
+        std = covariances.diagonal(dim1=-2, dim2=-1).sqrt()
+        rho = covariances[:, 0, 1] / std.prod(-1)
+        parts = [
+            frames[:, :1].double().mean(0).logit(eps=1e-4),
+            means.flatten(),
+            inverse_positive(std).flatten(),
+            (rho / RHO_MAX).clamp(-RHO_MAX, RHO_MAX).atanh(),
+            logits,
+        ]
+        return torch.cat(parts)[: self.size].float()
+
     def forward(self, params: Tensor, temperature: float = 1.0) -> PenDistribution:
         k = self.components
         params = at_least_float32(params)
@@ -158,6 +177,9 @@ class Bernoulli(Likelihood):
 
     def bias(self, means: Tensor | None = None) -> Tensor:
         return super().bias() if means is None else means.logit(eps=1e-4)
+
+    def fit(self, frames: Tensor) -> Tensor:
+        return self.bias(frames.mean(0))
 
     def forward(self, params: Tensor, temperature: float = 1.0) -> Distribution:
         logits = at_least_float32(params) / temperature

@@ -100,6 +100,20 @@ class SequenceModel(nn.Module, ABC):
 
     z_dim: int
 
+    @torch.no_grad()
+    def start_from(self, frames: Tensor) -> None:
+        """Sets the output layer's biases so that training starts from the distribution of all
+        frames, whatever came before; with those of `Likelihood.bias` it starts far away, and all
+        components of a mixture alike.
+
+        Args:
+            frames: standardised, of the training split, (N, D).
+
+        Raises:
+            ValueError: if there are too few different ones.
+        """
+        self.out.bias.copy_(self.likelihood.fit(frames))
+
     @abstractmethod
     def trace(
         self,
