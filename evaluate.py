@@ -99,7 +99,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
         raise ValueError(f"--device {args.device}: {error}") from error
     data = load_data(module.hparams["data"], args.overrides)
     own = has_split_of(checkpoint.parent.parent, args.split, data, args.overrides)
-    exact = module.model.z_dim == 0
+    exact = module.model.exact
     particles = 1 if exact or bounds == {"elbo"} else args.k
 
     scores = over_runs(score_split(module, data, args, bounds, particles))

@@ -43,7 +43,7 @@ def conclude(
 
     spaces = list(module.hparams["data"]["log_scales"])
     splits = [split for split in ("untrained", "val", "test") if f"{split}/elbo" in figures]
-    exact = module.model.z_dim == 0
+    exact = module.model.exact
     console = Console()
     if splits:
         console.print(scores_tables(figures, splits, spaces, cfg.particles, exact))

@@ -50,7 +50,7 @@ def infer(
     x, mask = padded(model, sequences)
     noise = sequence_noise(torch.tensor(ids), mask, model.z_dim, range(1), seed, x.dtype)
     phi_x, u = model.observe(x, mask)
-    steps = model.unroll(phi_x, u, model.initial(len(ids)), noise)
+    steps = model.unroll(phi_x, u, model.initial(len(ids)), model.own_noise(noise))
     trace = model.densities(steps, u)
     assert trace.posterior is not None and trace.prior is not None
     q, p = per_dimension(trace.posterior), per_dimension(trace.prior)

@@ -32,4 +32,7 @@ def model_name(model: Mapping[str, Any]) -> str:
     name += f"-{OUTPUTS.get(output, output)}"
     if plain and model.get("posterior", "filtering") != "filtering":
         name += f" {model['posterior']}"
-    return name + " residual" if plain and model.get("residual") else name
+    if plain and model.get("residual"):
+        name += " residual"
+    latents = model.get("latents", "inferred")
+    return name if latents == "inferred" else f"{name} {latents}"

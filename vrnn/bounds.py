@@ -213,6 +213,8 @@ class Source(Enum):
     """Log weights (T, K, B) of K trajectories."""
     FILTER = "a particle filter"
     """`Particles` of a filter of K particles."""
+    SILENCED = "a particle filter whose z_t does not look at x_t"
+    """`Particles` of one that draws z_t from the prior."""
     OPEN_LOOP = "the model left to itself"
     """`Terms` of every step, each (T, B), under the model that is fed its own mean instead of x:
     another model, and none without latent variables."""
@@ -234,7 +236,7 @@ class Bound(NamedTuple):
     @property
     def weighs_particles(self) -> bool:
         """Whether it is another figure for another K."""
-        return self.source in (Source.WEIGHTS, Source.FILTER)
+        return self.source in (Source.WEIGHTS, Source.FILTER, Source.SILENCED)
 
     @property
     def of_log_likelihood(self) -> bool:
@@ -256,6 +258,7 @@ BOUNDS = {
     "elbo": Bound("ELBO", Source.TERMS, lambda terms: terms.elbo, parts=Terms._fields),
     "iwae": Bound("IWAE", Source.WEIGHTS, importance_weighted),
     "fivo": Bound("FIVO", Source.FILTER, filtering_bound),
+    "silenced": Bound("silenced", Source.SILENCED, filtering_bound),
     "paper": Bound(
         "paper",
         Source.WEIGHTS,

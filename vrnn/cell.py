@@ -64,6 +64,14 @@ class Cell(nn.Module, ABC):
         phi_z = self.features(z, h)
         return Step(z, mean, std, phi_z, self.advance(phi_x, phi_z, state))
 
+    def step_unseen(self, phi_x: Tensor, state: State, noise: Tensor) -> Step:
+        """As `step`, with z_t drawn from the prior: what is inferred does not look at x_t."""
+        h = top(state)
+        mean, std = self.prior(h)
+        z = mean + std * noise
+        phi_z = self.features(z, h)
+        return Step(z, mean, std, phi_z, self.advance(phi_x, phi_z, state))
+
     def prepare(self, phi_x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """What `step` makes of phi_x (T, B, X) and u (T, B, U) alone, for all t at once; the same
         for all particles."""

@@ -58,7 +58,7 @@ def score(
             latents.
         bounds: keys of `vrnn.bounds.BOUNDS`; for a model without latents they are all log p(x),
             and "elbo" is always among them, but it has no "open_loop".
-        resampling: of the particle filter behind "fivo".
+        resampling: of the particle filters behind "fivo" and "silenced".
         split: "train", "val" or "test"; the same number has other noise in another split.
 
     Returns:
@@ -73,7 +73,7 @@ def score(
     """
     check_bounds(bounds)
     wanted = {name: BOUNDS[name] for name in BOUNDS if name in bounds}
-    if not isinstance(model, LatentModel):
+    if model.exact or not isinstance(model, LatentModel):
         none = x.new_zeros(*x.shape[:2], 0)
         (steps, _), _ = by_segments(elbo_terms, model, x, mask, none, SEGMENT)
         exact = steps.double().sum(0)
@@ -86,9 +86,10 @@ def score(
         weighted = Source.WEIGHTS in needed
         means, log_w = trajectories(model, x, mask, ids, particles, seed, weighted, split)
         figures = computed(wanted, Source.TERMS, means) | computed(wanted, Source.WEIGHTS, log_w)
-    if Source.FILTER in needed:
-        filters = filtered(model, x, mask, ids, particles, seed, resampling, split)
-        parts = [computed(wanted, Source.FILTER, part) for part in filters]
+    for source in needed & {Source.FILTER, Source.SILENCED}:
+        silenced = source is Source.SILENCED
+        filters = filtered(model, x, mask, ids, particles, seed, resampling, split, silenced)
+        parts = [computed(wanted, source, part) for part in filters]
         figures |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     if Source.OPEN_LOOP in needed:
         noise = sequence_noise(ids, mask, model.z_dim, range(1), seed, x.dtype, split)
@@ -116,6 +117,7 @@ def filtered(
     seed: int,
     resampling: Resampling,
     split: str,
+    silenced: bool,
 ) -> Iterator[Particles]:
     """Particles of a filter, weights in float64; of so many sequences at a time as fit."""
     check_memory(len(x), particles, model.z_dim)
@@ -125,7 +127,9 @@ def filtered(
         uniform = sequence_uniform(ids[columns], len(x), particles, seed, split)
         draws = range(particles)
         noise = sequence_noise(ids[columns], own, model.z_dim, draws, seed, x.dtype, split)
-        filtered = particle_filter(model, x[:, columns], own, noise, uniform, resampling)
+        filtered = particle_filter(
+            model, x[:, columns], own, noise, uniform, resampling, silenced=silenced
+        )
         check_weights(filtered.log_w, ids[columns])
         yield filtered._replace(log_w=filtered.log_w.double())
 

@@ -19,6 +19,7 @@ def particle_filter(
     resampling: Resampling = USUAL,
     state: State | None = None,
     kl_weight: float = 1.0,
+    silenced: bool = False,
 ) -> Particles:
     r"""Proposes z_t from the posterior, weighs it, and resamples where few particles carry the
     weight.
@@ -37,6 +38,7 @@ def particle_filter(
             first of K only.
         state: where the recurrence starts, K * B rows; None for h_0 = 0.
         kl_weight: beta, 1 but in the warm-up of a training.
+        silenced: proposes z_t from the prior in place of the posterior, the bootstrap filter.
 
     Raises:
         ValueError: as of `check_resampling`.
@@ -44,22 +46,30 @@ def particle_filter(
     References:
         Filtering Variational Objectives (Maddison et al., 2017),
         https://arxiv.org/abs/1705.09279
+
+        Novel Approach to Nonlinear/Non-Gaussian Bayesian State Estimation (Gordon et al., 1993),
+        for the bootstrap filter, https://doi.org/10.1049/ip-f-2.1993.0015
     """
     check_resampling(resampling)
     how, threshold = resampling
     T, K, B = uniform.shape
     assert noise.shape[:2] == (T, K * B) and x.shape[:2] == (T, B) == mask.shape
 
-    from_x, from_u = model.cell.prepare(*model.observe(x, mask, state))
+    phi_x, u = model.observe(x, mask, state)
+    from_x, from_u = (phi_x, u) if silenced else model.cell.prepare(phi_x, u)
     state = model.initial(K * B) if state is None else state
     own = torch.arange(K, device=x.device)[:, None].expand(K, B)
     log_w = owed = at_least_float32(x).new_zeros(K, B)
     rows = []
     # Taken apart at once: the gradient of every [t] would be as large as the whole.
+    noise = model.own_noise(noise)
     for t, (from_x_t, from_u_t, noise_t) in enumerate(zip(from_x, from_u, noise, strict=True)):
         h = top(state)
         seen = from_x_t.repeat(K, 1), from_u_t.repeat(K, 1)
-        step = model.cell.step_prepared(*seen, state, noise_t)
+        if silenced:
+            step = model.cell.step_unseen(seen[0], state, noise_t)
+        else:
+            step = model.cell.step_prepared(*seen, state, noise_t)
         likelihood = model.likelihood(model.decode_features(step.phi_z, h))
         kl = gaussian(step.mean, step.std).log_prob(step.z)
         kl = kl - gaussian(*model.cell.prior(h)).log_prob(step.z)

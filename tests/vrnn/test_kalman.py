@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from vrnn import bounds
+from vrnn.evaluation import score
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -112,6 +113,20 @@ def test_the_smoothing_posterior_attains_the_kalman_likelihood(one_latent):
         torch.testing.assert_close(log_w.sum(0), log_p, rtol=0, atol=1e-9)
     for sequence, value in zip(sequences, log_p, strict=True):
         torch.testing.assert_close(expected_elbo(model, sequence), value, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_the_silenced_score_is_an_unbiased_estimate_of_the_kalman_likelihood(one_latent):
+    x = draw(one_latent, 4)
+    log_p = one_latent.kalman(x[:, 0].numpy())
+    model, n = one_latent.vrnn("filtering"), 4_000
+    many = x.expand(-1, n, -1)
+    scored = score(model, many, all_of(many), torch.arange(n), 16, bounds=["silenced"])
+    ratio = (scored["silenced"] - log_p).exp()
+    error = (ratio.std() / n**0.5).item()
+    assert error < 0.02
+    assert ratio.mean().item() == pytest.approx(1, abs=5 * error)
+    assert scored["silenced"].mean() < log_p - 1e-3
 
 
 @torch.no_grad()

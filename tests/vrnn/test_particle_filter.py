@@ -257,3 +257,45 @@ def test_the_kl_of_an_objective_is_the_mean_over_its_particles(model, batch):
 def test_no_particle_without_weight_is_drawn_by_zero(resampling):
     log_w = torch.tensor([-math.inf] + [0.0] * 7)[:, None]
     assert draw_ancestors(log_w, torch.zeros(8, 1), resampling).min() == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("resampling", ["multinomial", "never"])
+def test_silenced_it_is_the_filter_of_a_posterior_that_is_the_prior(model, batch, resampling):
+    x, mask = batch
+    given = torch.randn(T, K * B, 2), torch.rand(T, K, B), Resampling(resampling, 0.9)
+    silenced = particle_filter(model, x, mask, *given, silenced=True)
+    seen = particle_filter(model, x, mask, *given)
+    assert (silenced.log_w - seen.log_w).abs().max() > 1e-3
+    assert (silenced.kl == 0).all() and (silenced.owed == 0).all()
+
+    cell = type(model.cell)
+
+    class Blind(cell):
+        """No network of its own knows x: inferred is what the prior says."""
+
+        def infer(self, u, h):
+            return self.prior(h)
+
+        step_prepared = cell.step
+
+        def prepare(self, phi_x, u):
+            return phi_x, u
+
+    model.cell.__class__ = Blind
+    expected = particle_filter(model, x, mask, *given)
+    torch.testing.assert_close(silenced.log_w, expected.log_w)
+    torch.testing.assert_close(silenced.state, expected.state)
+
+
+def test_the_silenced_score_does_not_depend_on_the_encoder(make_model, batch):
+    x, mask = batch
+    model, ids = make_model(VRNN, PenMixture(components=2)), torch.arange(B)
+    wanted = ["elbo", "fivo", "silenced"]
+    before = score(model, x, mask, ids, K, bounds=wanted)
+    with torch.no_grad():
+        for parameter in model.cell.encoder.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    after = score(model, x, mask, ids, K, bounds=wanted)
+    assert torch.equal(before["silenced"], after["silenced"])
+    assert not torch.equal(before["fivo"], after["fivo"])

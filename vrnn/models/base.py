@@ -100,6 +100,11 @@ class SequenceModel(nn.Module, ABC):
 
     z_dim: int
 
+    @property
+    def exact(self) -> bool:
+        """Nothing is drawn: the ELBO is log p(x), whatever the number of particles."""
+        return self.z_dim == 0
+
     @torch.no_grad()
     def start_from(self, frames: Tensor) -> None:
         """Sets the output layer's biases so that training starts from the distribution of all

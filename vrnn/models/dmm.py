@@ -121,6 +121,7 @@ class DMM(LatentModel):
         hidden: units of b_t.
         rnn: which recurrence g is (`vrnn.layers.recurrences`).
         prior_dim: width of the transition.
+        latents: "inferred"; "noise" or "fixed" for a twin (`LatentModel.use_latents`).
         x_dim, likelihood: as of `vrnn.models.base.SequenceModel`.
         **common: the arguments of that class from `mlp_layers` on.
 
@@ -137,6 +138,7 @@ class DMM(LatentModel):
         likelihood: Likelihood,
         rnn: str = "gru",
         prior_dim: int = 64,
+        latents: str = "inferred",
         **common: Unpack[Common],
     ) -> None:
         choose("model.rnn", rnn, RECURRENCES)
@@ -148,6 +150,7 @@ class DMM(LatentModel):
         self.cell = DMMCell(
             z_dim, GatedTransition(z_dim, prior_dim, self.mlp_layers), Combiner(z_dim, hidden)
         )
+        self.use_latents(latents)
 
     def observe(
         self, x: Tensor, mask: Tensor, state: State | None = None

@@ -1,18 +1,25 @@
 """What all models with a latent variable at every time step share, whatever their graph."""
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from vrnn.arguments import choose
 from vrnn.cell import Cell, Unrolled
 from vrnn.engine.unroll import unroll_plain
+from vrnn.layers.feedforward import Linear, StandardNormal, inverse_positive
 from vrnn.layers.recurrent import Recurrence
 from vrnn.layers.state import Gaussian, State, top
 from vrnn.models.base import SequenceModel
 from vrnn.trace import Trace, gaussian
 
-__all__ = ["LatentModel", "summarise_future"]
+__all__ = ["LATENTS", "LatentModel", "summarise_future"]
+
+LATENTS = ("inferred", "noise", "fixed")
+"""What z_t is: drawn from q(z_t | x); or, in the twins of a model, which show what latents
+contribute, noise or a vector that know nothing of x."""
 
 
 class LatentModel(SequenceModel):
@@ -27,6 +34,48 @@ class LatentModel(SequenceModel):
 
     cell: Cell
     filters: bool = False
+    fixed: Tensor | None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register_buffer("fixed", None)
+
+    def use_latents(self, latents: str) -> None:
+        r"""Makes the model a twin of itself, with the same layers, unless `latents` is "inferred".
+
+        .. math::
+            noise: \quad & q(z_t | \cdot) = p(z_t | \cdot) = N(0, I), \quad KL = 0 \\
+            fixed: \quad & z_t = c, \quad c \sim N(0, I) \text{ once, for all steps}
+
+        The encoder is there and untrained. What a model gains over the first twin comes from its
+        latents; what that twin gains over an RNN comes from its layers. The likelihood of the
+        second twin is exact.
+
+        Raises:
+            ValueError: if `latents` is none of `LATENTS`.
+        """
+        choose("model.latents", latents, LATENTS)
+        if latents == "inferred":
+            return
+        self.cell.prior = StandardNormal(self.z_dim)
+        encoder = self.cell.get_submodule("encoder")
+        out = encoder.get_submodule("out")
+        assert isinstance(out, Linear)
+        with torch.no_grad():
+            out.weight.zero_()
+            out.bias[: self.z_dim] = 0
+            out.bias[self.z_dim :] = inverse_positive(torch.ones(self.z_dim))
+        encoder.requires_grad_(False)
+        if latents == "fixed":
+            self.fixed = torch.randn(self.z_dim)
+
+    @property
+    def exact(self) -> bool:
+        return self.fixed is not None
+
+    def own_noise(self, noise: Tensor) -> Tensor:
+        """What stands for the noise behind z, (*, Z): the fixed vector, where there is one."""
+        return noise if self.fixed is None else self.fixed.expand(*noise.shape[:-1], -1)
 
     def trace(
         self,
@@ -46,7 +95,7 @@ class LatentModel(SequenceModel):
         if state is None:
             state = self.initial(noise.shape[1])
 
-        return self.densities(self.unroll(phi_x, u, state, noise), u)
+        return self.densities(self.unroll(phi_x, u, state, self.own_noise(noise)), u)
 
     def look_ahead(self, x: Tensor, mask: Tensor, state: State | None = None) -> Tensor | None:
         return None if self.filters else self.observe(x, mask, state)[1]
@@ -86,7 +135,7 @@ class LatentModel(SequenceModel):
         _, u = self.observe(x, self.check(x, mask))
         state = self.initial(x.shape[1])
         rows = []
-        for u_t, noise_t in zip(u, noise, strict=True):
+        for u_t, noise_t in zip(u, self.own_noise(noise), strict=True):
             h = top(state)
             mean, std = self.cell.infer(u_t, h)
             z = mean + std * noise_t
@@ -109,7 +158,7 @@ class LatentModel(SequenceModel):
 
     def draw_z(self, state: State, noise: Tensor) -> tuple[Tensor, Gaussian | None]:
         mean, std = self.cell.prior(top(state))
-        return mean + std * noise, (mean, std)
+        return mean + std * self.own_noise(noise), (mean, std)
 
     def decode(self, z: Tensor, h: Tensor) -> Tensor:
         return self.decode_features(self.cell.features(z, h), h)

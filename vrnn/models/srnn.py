@@ -92,6 +92,7 @@ class SRNN(LatentModel):
         residual: the encoder's mean is added to that of the prior (Res_q).
         rnn: which recurrence f and g are (`vrnn.layers.recurrences`); published are GRUs.
         encoder_dim, prior_dim: widths of the feed-forward networks.
+        latents: "inferred"; "noise" or "fixed" for a twin (`LatentModel.use_latents`).
         x_dim, likelihood: as of `vrnn.models.base.SequenceModel`.
         **common: the arguments of that class from `mlp_layers` on.
 
@@ -111,6 +112,7 @@ class SRNN(LatentModel):
         rnn: str = "gru",
         encoder_dim: int = 64,
         prior_dim: int = 64,
+        latents: str = "inferred",
         **common: Unpack[Common],
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
@@ -135,6 +137,7 @@ class SRNN(LatentModel):
             z_dim=z_dim,
             residual=residual,
         )
+        self.use_latents(latents)
 
     def observe(
         self, x: Tensor, mask: Tensor, state: State | None = None

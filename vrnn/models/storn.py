@@ -83,6 +83,7 @@ class STORN(LatentModel):
             is that of generation: inference starts afresh.
         rnn: which recurrence f and g are (`vrnn.layers.recurrences`).
         encoder_dim: width of the encoder.
+        latents: "inferred"; "noise" or "fixed" for a twin (`LatentModel.use_latents`).
         x_dim, likelihood: as of `vrnn.models.base.SequenceModel`.
         **common: the arguments of that class from `mlp_layers` on.
 
@@ -100,6 +101,7 @@ class STORN(LatentModel):
         posterior: str = "filtering",
         rnn: str = "gru",
         encoder_dim: int = 64,
+        latents: str = "inferred",
         **common: Unpack[Common],
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
@@ -117,6 +119,7 @@ class STORN(LatentModel):
             encoder=GaussianNet(u_dim, encoder_dim, self.mlp_layers, z_dim),
             rnn=recurrence(phi_x_dim + z_dim, hidden),
         )
+        self.use_latents(latents)
 
     def observe(
         self, x: Tensor, mask: Tensor, state: State | None = None

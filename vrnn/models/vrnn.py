@@ -40,6 +40,7 @@ class VRNN(LatentModel):
         engine: which implementation of the loop over time (`vrnn.engine.unroll`): "fast", which
             chooses; "native" (compiled), "graph" or "persistent" (both on a GPU), or an error; or
             "plain".
+        latents: "inferred"; "noise" or "fixed" for a twin (`LatentModel.use_latents`).
         x_dim, likelihood: as of `vrnn.models.base.SequenceModel`.
         **common: the arguments of that class from `mlp_layers` on.
 
@@ -64,6 +65,7 @@ class VRNN(LatentModel):
         prior_dim: int = 64,
         forecast: bool = False,
         engine: str = "fast",
+        latents: str = "inferred",
         **common: Unpack[Common],
     ) -> None:
         choose("model.posterior", posterior, ("filtering", "smoothing"))
@@ -108,6 +110,7 @@ class VRNN(LatentModel):
             if forecast
             else None
         )
+        self.use_latents(latents)
 
     @property
     def rnn(self) -> Recurrence:
@@ -134,9 +137,9 @@ class VRNN(LatentModel):
     def frames(
         self, state: State, noise: Iterator[Tensor], temperature: float = 1.0
     ) -> Iterator[Frame]:
-        own = type(self) is VRNN and type(self.cell) is VRNNCell and self.engine != "plain"
+        own = type(self) is VRNN and type(self.cell) is VRNNCell and self.fixed is None
         networks = Networks(self, self.rnn, self.cell.prior, self.cell.phi_z)
-        if not own or not networks.serve(state):
+        if not own or self.engine == "plain" or not networks.serve(state):
             return super().frames(state, noise, temperature)
         return fast_frames(networks, state, noise, temperature)
 
