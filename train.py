@@ -50,11 +50,13 @@ def run(cfg: "DictConfig") -> dict[str, float]:
     quieten_lightning()
     keep_freed_memory()
     plain, data, module = build(cfg)
+    started = time.monotonic()
     start = resume_from(cfg)
     if start is not None:
         check_resumed(start, plain)
         check_data(start, plain, data)
-    started = time.monotonic()
+    elif cfg.get("start", "published") == "data":  # Configurations of older runs have none.
+        module.model.start_from(data.training_frames(START_NUMBERS // data.x_dim))
     if is_first_process():
         record(Path(cfg.output_dir), plain, data, *started_with())
         write_real(data, Path(cfg.output_dir) / "samples")
@@ -95,6 +97,7 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
     from omegaconf import OmegaConf
 
     from runs.checks import check_kind, check_likelihood, check_options, check_trainer, check_types
+    from vrnn.arguments import choose
     from vrnn.module import VRNNModule
     from vrnn.moved import current
 
@@ -107,6 +110,7 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
     check_trainer(plain["trainer"])
     if not 0 <= cfg.seed < 2**32:
         raise ValueError(f"seed must be between 0 and {2**32 - 1}, not {cfg.seed}")
+    choose("start", cfg.get("start", "published"), ("data", "published"))
     seed_everything(cfg.seed, workers=True, verbose=False)
     data: SequenceData = instantiate(plain["data"])
     data.prepare_data()
@@ -122,11 +126,9 @@ def build(cfg: "DictConfig") -> tuple[dict[str, Any], "SequenceData", "VRNNModul
         data={**data.description(), "module": plain["data"]},
         particles=cfg.particles,
         seed=cfg.seed,
-        loss_mean=cfg.get("loss_mean", "steps"),  # Configurations of older runs have none.
+        loss_mean=cfg.get("loss_mean", "steps"),  # Likewise.
     )
     check_kind(module.model, data, cfg.x.likelihood)
-    if cfg.get("start", "published") == "data" and cfg.ckpt is None:
-        module.model.start_from(data.training_frames(START_NUMBERS // data.x_dim))
     return plain, data, module
 
 

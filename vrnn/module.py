@@ -1,5 +1,6 @@
 """The LightningModule: when to compute which loss and scores. No density is computed here."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from vrnn.arguments import check_counts, choose
@@ -97,6 +98,17 @@ class VRNNModule(LightningModule):
                 "size of a training batch, by which the loss is divided: train by train.py "
                 "ckpt=<checkpoint>, or give VRNNModule the `description()` of the data"
             )
+
+    def on_train_start(self) -> None:
+        # torch raises in the update after a schedule's last one: tell before the first.
+        planned = planned_updates(self.trainer)
+        for config in self.trainer.lr_scheduler_configs:
+            last = getattr(config.scheduler, "total_steps", float("inf"))
+            if planned > last:
+                raise ValueError(
+                    f"the schedule of the step size ends after {last} updates, and the training "
+                    f"after {planned}: give optim.steps={planned} or trainer.max_steps={last}"
+                )
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         self.shape = batch.x.shape
@@ -208,6 +220,15 @@ class VRNNModule(LightningModule):
         if "carried" in checkpoint:
             rank = self.global_rank
             self.carried = tuple(s[rank].to(self.device) for s in checkpoint["carried"])
+
+
+def planned_updates(trainer: Trainer) -> float:
+    """Updates at which a training ends. Lightning's own estimate makes the batches' order anew,
+    which a resumed run must not do."""
+    an_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    by_epochs = math.inf if epochs in (None, -1) else epochs * an_epoch
+    return by_epochs if steps == -1 else min(by_epochs, steps)
 
 
 def with_levels(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:

@@ -28,8 +28,8 @@ OPTIONS = {"carry": "reset_every"}
 """What options of data modules are called now."""
 
 ADDED = {
-    f"vrnn.{place}": {"rnn": "gru"}
-    for model in ("SRNN", "STORN", "DMM")
+    f"vrnn.{place}": {"latents": "inferred", **({} if model == "VRNN" else {"rnn": "gru"})}
+    for model in ("VRNN", "SRNN", "STORN", "DMM")
     for place in (model, f"models.{model.lower()}.{model}")
 }
 """Options that a class had no name for, with what it did."""

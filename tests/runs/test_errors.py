@@ -35,6 +35,7 @@ TRAIN = {
     "optim.lr=abc": r"train.py: optim.optimizer.lr=abc must be a number",
     "optim.lr=-1": r"optim.optimizer: Invalid learning rate: -1",
     "optim=adam_cosine": r"train.py: optim.steps must be given: optim.steps=<value>",
+    "start=foo": r"start=foo is not one of data, published",
     "seed=-1": r"seed must be between 0 and 4294967295, not -1",
     "seed=abc": r"train.py: seed=abc must be a number",
     "particles=1.5": r"particles=1.5 must be a whole number",
@@ -84,6 +85,14 @@ def test_a_wrong_option_is_answered_by_a_sentence(
     shown = command.fails("train.py", *SMALL, f"hydra.run.dir={tmp_path}", option)
     assert command.matches(TRAIN[option], sentence(shown))
     assert "Traceback" in (tmp_path / "error.txt").read_text()
+
+
+def test_a_twin_of_a_model_without_latents(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(train.__file__).parent)
+    shown = command.fails("train.py", "model=rnn_gmm", "model.latents=noise")
+    assert "model.latents belongs to model=" in shown and "vrnn_gmm" in shown
 
 
 @pytest.mark.parametrize("posterior", ["foo", "none"])
@@ -169,7 +178,10 @@ def test_a_group_that_is_null_is_answered_by_how_to_do_without(command: Command)
     [
         (["--k", 0], "--k must be at least 1, not 0"),
         (["--seed", -1], "--seed must not be negative, and is -1"),
-        (["--bounds", "elbo,foo"], "--bounds foo: choose from elbo, iwae, fivo, paper, open_loop"),
+        (
+            ["--bounds", "elbo,foo"],
+            "--bounds foo: choose from elbo, iwae, fivo, silenced, paper, open_loop",
+        ),
         (["data.lines"], "data.lines has no value; write data.lines=..."),
         (
             ["data.foo=1"],

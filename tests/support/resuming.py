@@ -120,10 +120,11 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
 
 
 def compared(found: dict[str, Any]) -> dict[str, Any]:
-    """Without the counters of what was saved and validated how often, and without folders."""
+    """Without the counters of what was saved and validated how often, and without folders; nor the
+    score of the last best epoch, which Lightning writes and does not read."""
     kept = {k: v for k, v in found.items() if k not in ("hyper_parameters", "loops", "callbacks")}
     kept["callbacks"] = {
-        name: {k: v for k, v in state.items() if k != "best_k_models"}
+        name: {k: v for k, v in state.items() if k not in ("best_k_models", "current_score")}
         for name, state in found["callbacks"].items()
     }
     kept["loops"] = {

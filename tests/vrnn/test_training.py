@@ -104,6 +104,29 @@ def test_training_raises_the_bound(tmp_path: Path, no_samples: None) -> None:
     assert sum(scores[-9:]) / 9 > sum(scores[:9]) / 9 + 0.1
 
 
+def test_it_starts_from_the_frames_or_as_published(tmp_path: Path, no_samples: None) -> None:
+    still = ["trainer.max_steps=1", "optim.lr=1e-30", "untrained=false", "test=false"]
+    biases = {}
+    for start in ("data", "published"):
+        cfg = configure(tmp_path / start, f"start={start}", *still)
+        train.run(cfg)
+        trained = load_module(tmp_path / start / "checkpoints" / "last.ckpt").model
+        biases[start] = trained.out.bias.detach()
+    _, data, module = train.build(cfg)
+    likelihood, frames = module.model.likelihood, data.training_frames(10**6)
+    assert len(frames) == data.splits["train"].lengths.sum()
+    torch.testing.assert_close(biases["data"], likelihood.fit(frames))
+    torch.testing.assert_close(biases["published"], likelihood.bias())
+
+
+def test_a_schedule_that_ends_before_the_training_is_told_of(tmp_path: Path) -> None:
+    cfg = configure(tmp_path, "optim=adam_one_cycle", "optim.steps=2", "untrained=false")
+    with pytest.raises(
+        ValueError, match="ends after 2 updates, .* after [0-9]+: give optim.steps"
+    ):
+        train.run(cfg)
+
+
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, no_samples: None) -> None:
     schedules = ["optim=adam_cosine", "optim.steps=12", "objective.kl_start=0.1"]
     others = ["objective.kl_steps=9", "callbacks.gradients.nonfinite=skip", "untrained=false"]
