@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 UNUSED = 0.01
 """Nats per time step below which the latents say next to nothing."""
 
+MIXTURE = (
+    "With a mixture as output this is usual: on handwriting, latents that are noise give the same "
+    "bound (docs/experiments.md, The first run). "
+)
+"""Said where the output has several components."""
+
 
 class Latents(Callback):
     """Logs what the latents do, on the first sequences of the validation split, and says when
@@ -68,19 +74,22 @@ class Latents(Callback):
             self.alarm(trainer.current_epoch, use, pl_module)
 
     def alarm(self, epoch: int, use: LatentUse, module: LightningModule) -> None:
-        """Warns once of a posterior that has fallen together with the prior."""
-        kl = float(use.kl.sum())
-        if self.alarmed or epoch == 0 or kl >= UNUSED:
+        """Warns once of a posterior that has fallen together with the prior; not in a twin, where
+        they are the same."""
+        kl, model = float(use.kl.sum()), cast(LatentModel, module.model)
+        if self.alarmed or epoch == 0 or kl >= UNUSED or model.latents != "inferred":
             return
         self.alarmed = True
         options = starts(module)
         log.warning(
             "the latents are hardly used: KL is %.4f nats a step, and %d of %d dimensions are "
-            "active%s",
+            "active. %sTo see what they are worth, compare fivo with silenced in evaluate.py RUN "
+            "--bounds fivo,silenced%s",
             kl,
             int(use.active.sum()),
             len(use.active),
-            f". To give them a start, try {', or '.join(options)}" if options else "",
+            MIXTURE if getattr(model.likelihood, "components", 1) > 1 else "",
+            f"; to give them a start, try {', or '.join(options)}" if options else "",
         )
 
 

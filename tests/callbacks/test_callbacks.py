@@ -27,7 +27,7 @@ from reports.score_tables import scores_tables
 from runs.drawing import draw_latents, lanes
 from runs.kinds import draw
 from runs.loggers import describe_metrics, key_configured, log_end, wandb_logger
-from vrnn.diagnostics import latent_use
+from vrnn.diagnostics import LatentUse, latent_use
 
 
 def ink(file: Path) -> float:
@@ -159,6 +159,21 @@ def test_latents_that_do_nothing_are_told_once(
         trainer(tmp_path, latents, **options).fit(module, data)
     (said,) = [r.getMessage() for r in caplog.records if "hardly used" in r.getMessage()]
     assert "0 of 4 dimensions" in said and "objective.kl_start" in said
+    assert "With a mixture as output this is usual" in said and "--bounds fivo,silenced" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "told"), [("model.likelihood.components=1", True), ("model.latents=noise", False)]
+)
+def test_what_is_told_of_latents_fits_the_model(
+    option: str, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, module = build(configure(tmp_path, option))
+    nothing = torch.zeros(4)
+    use = LatentUse(nothing, nothing, nothing > 0, nothing, nothing)
+    with caplog.at_level("WARNING"):
+        Latents(str(tmp_path)).alarm(1, use, module)
+    assert ("hardly used" in caplog.text) == told and "mixture" not in caplog.text
 
 
 def test_only_options_that_the_run_takes_are_recommended(tmp_path: Path) -> None:

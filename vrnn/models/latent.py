@@ -30,10 +30,12 @@ class LatentModel(SequenceModel):
 
     Attributes:
         filters: inference at a step sees that step and the state, nothing else.
+        latents: which of `LATENTS` z_t is.
     """
 
     cell: Cell
     filters: bool = False
+    latents: str = "inferred"
     fixed: Tensor | None
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -55,6 +57,7 @@ class LatentModel(SequenceModel):
             ValueError: if `latents` is none of `LATENTS`.
         """
         choose("model.latents", latents, LATENTS)
+        self.latents = latents
         if latents == "inferred":
             return
         self.cell.prior = StandardNormal(self.z_dim)
