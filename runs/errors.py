@@ -23,9 +23,10 @@ MENDABLE = (
 
 @contextmanager
 def readable_errors(folder: Path | None = None, end: bool = True) -> Iterator[None]:
-    """Turns an error into one sentence on stderr and exit code 1; the traceback goes to
-    <folder>/error.txt, but for one that a finished run there was refused with before it went on.
-    Ctrl-C is a word and exit code 130.
+    """Turns an error into one sentence on stderr and exit code 1.
+
+    The traceback goes to <folder>/error.txt, except when the folder holds a finished run and the
+    new one was refused before it began. Ctrl-C gives one word and exit code 130.
 
     HYDRA_FULL_ERROR=1 shows the traceback instead.
 

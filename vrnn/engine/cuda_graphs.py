@@ -20,10 +20,10 @@ from vrnn.layers.state import State
 __all__ = ["NotRecordedError", "STEPS", "unroll_graph"]
 
 STEPS = 20
-"""of a stretch; those that remain of a sequence are launched kernel by kernel."""
+"""Steps of a recorded stretch; the steps that are left over run kernel by kernel."""
 
 KEPT = 8
-"""stretches that a cell keeps: of batches of different sizes, with gradient and without."""
+"""Stretches that a cell keeps: for batches of different sizes, with gradient and without."""
 
 stretches: WeakKeyDictionary[VRNNCell, dict[tuple[Any, ...], "Stretch"]] = WeakKeyDictionary()
 

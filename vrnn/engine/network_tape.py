@@ -22,9 +22,9 @@ KNOWN = (MLP, GaussianNet, StandardNormal, Linear, nn.ReLU, nn.ParameterList, *U
 
 
 def unknown(*networks: nn.Module | None) -> str | None:
-    """The class of the first network, or part of one, that there are no operations for, if any:
-    one that is not of `vrnn.layers`, or a recurrence without an `Update`. Only calling it can tell
-    what it does."""
+    """Name of the class of the first submodule that the fast loops cannot translate, or None.
+
+    They know the networks of `vrnn.layers`, and recurrences that have an `Update`."""
     parts = (part for network in networks if network is not None for part in network.modules())
     return next((type(part).__name__ for part in parts if type(part) not in KNOWN), None)
 
@@ -54,7 +54,7 @@ def from_state(
     readers: Tensor,
     output: bool,
 ) -> list[Layer]:
-    """What is known of the pre-activations of all layers before their inputs are: U h and b.
+    """The part of each layer's pre-activation that does not need its input: U h + b.
 
     Args:
         state: that before the first step.

@@ -230,8 +230,9 @@ class Columns(NamedTuple):
 def waits(moves: Sequence[Move]) -> list[bool]:
     """Whether all blocks wait for each other before a move.
 
-    They do where it works on what has been worked on since they last did, but for the target of
-    both moves, of which each block computes the same part.
+    A barrier is needed if the move touches memory that another move has touched since the last
+    barrier. The exception is a target that both moves share: each block computes the same part of
+    it in both.
     """
     since: list[tuple[Columns, Columns]] = []
     found: list[bool] = []
