@@ -11,7 +11,10 @@ model was trained unless an override such as data.root=/elsewhere says otherwise
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vrnn.metrics import Scores
 
 
 def main() -> None:
@@ -75,7 +78,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     from datamodules.loading import load_data
     from reports.score_tables import scores_tables
     from runs.checks import has_split_of
-    from runs.evaluated import CHECKPOINT, digest_of
+    from runs.evaluated import CHECKPOINT, digest_of, write_sequences
     from vrnn.arguments import check_counts
     from vrnn.bounds import check_bounds
     from vrnn.checkpoint import find_checkpoint, load_module
@@ -102,7 +105,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     exact = module.model.exact
     particles = 1 if exact or bounds == {"elbo"} else args.k
 
-    scores = over_runs(score_split(module, data, args, bounds, particles))
+    runs = score_split(module, data, args, bounds, particles)
+    scores = over_runs([run.compute() for run in runs])
     figures = {f"{args.split}/{key}": value for key, value in scores.items()}
     figures |= {"parameters": module.model.parameter_count, "particles": particles}
 
@@ -115,13 +119,15 @@ def evaluate(args: argparse.Namespace) -> dict[str, float]:
     file = args.json or (scores_file(args, particles) if own else None)
     if file is not None:
         file.write_text(json.dumps(figures | scored, indent=2) + "\n")
+        if args.json is None:
+            write_sequences(file, runs)
     return figures
 
 
 def score_split(
     module: Any, data: Any, args: argparse.Namespace, bounds: set[str], particles: int
-) -> list[dict[str, float]]:
-    """Scores every sequence of a split once a run, with a progress bar; figures of each run."""
+) -> "list[Scores]":
+    """Scores every sequence of a split once a run, with a progress bar."""
     import numpy as np
     import torch
     from rich.progress import track
@@ -148,7 +154,7 @@ def score_split(
                     module.model, x, mask, ids, particles, seed, bounds, resampling, args.split
                 )
                 scores.update(ids, mask.sum(0), figures)
-    return [scores.compute() for scores in runs]
+    return runs
 
 
 def scores_file(args: argparse.Namespace, particles: int) -> Path | None:

@@ -1,14 +1,27 @@
 """The scores that evaluate.py leaves in a run, and which weights they are of."""
 
+import csv
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from runs.metrics import read_figures
 from vrnn.checkpoint import CheckpointError, find_checkpoint
+from vrnn.metrics import Scores
 
-__all__ = ["CHECKPOINT", "digest_of", "file_of", "read_evaluated"]
+__all__ = [
+    "CHECKPOINT",
+    "digest_of",
+    "file_of",
+    "read_evaluated",
+    "read_sequences",
+    "write_sequences",
+]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +55,32 @@ def read_evaluated(run: Path, split: str, particles: int) -> dict[str, float]:
         )
         return {}
     return figures
+
+
+def write_sequences(file: Path, runs: Sequence[Scores]) -> None:
+    """Writes the figures of every sequence beside those of the split, means over the runs."""
+    tables = [run.by_sequence() for run in runs]
+    names = list(tables[0])
+    means = [torch.stack([table[name] for table in tables]).mean(0).tolist() for name in names]
+    with open(file.with_suffix(".csv"), "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(names)
+        writer.writerows(zip(*means, strict=True))
+
+
+def read_sequences(file: Path) -> dict[str, np.ndarray]:
+    """The figures of every sequence of a split, each (N,), by name; see `Scores.by_sequence`.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    try:
+        with open(file, newline="") as stream:
+            names, *rows = csv.reader(stream)
+        columns = np.array(rows, dtype=np.float64).T
+        return dict(zip(names, columns, strict=True))
+    except (ValueError, StopIteration) as error:
+        raise ValueError(f"{file} is damaged ({error}); evaluate the run again") from None
 
 
 def stale(file: Path, scored: str | None) -> bool:

@@ -60,11 +60,24 @@ class Scores(Metric):
         rows: list[Tensor] = self.rows  # type: ignore[assignment]
         rows.append(torch.stack([ids, steps, *figures.values()], dim=1).double())
 
-    def compute(self) -> dict[str, float]:
-        """All figures, and "sequences" and "steps", their numbers."""
+    def by_sequence(self) -> dict[str, Tensor]:
+        """The figures of every sequence, each (N,), in nats, those of densities in raw units, by
+        name; and "sequence", its number in the split, rising, and "steps"."""
+        rows = self.sorted_rows()
+        columns = {"sequence": rows[:, 0], "steps": rows[:, 1]}
+        for name, nats in zip(self.names, rows[:, 2:].T, strict=True):
+            space = "raw" if is_density(name) else "standardised"
+            columns[name] = convert(nats, rows[:, 1], self.log_scales, "standardised", space)
+        return columns
+
+    def sorted_rows(self) -> Tensor:
         rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
         assert isinstance(rows, Tensor)
-        rows = rows[rows[:, 0].argsort()]
+        return rows[rows[:, 0].argsort()]
+
+    def compute(self) -> dict[str, float]:
+        """All figures, and "sequences" and "steps", their numbers."""
+        rows = self.sorted_rows()
         steps = rows[:, 1]
         result = {"sequences": float(len(rows)), "steps": float(steps.sum())}
         for name, nats in zip(self.names, rows[:, 2:].T, strict=True):
