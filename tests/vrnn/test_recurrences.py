@@ -221,7 +221,8 @@ def test_runs_from_before_there_was_the_option_go_on():
     assert current(old) == {
         "_target_": "vrnn.models.srnn.SRNN",
         "rnn": "gru",
-        "likelihood": {"_target_": "vrnn.models.dmm.DMM", "rnn": "gru"},
+        "latents": "inferred",
+        "likelihood": {"_target_": "vrnn.models.dmm.DMM", "rnn": "gru", "latents": "inferred"},
     }
     assert current({"_target_": "vrnn.RNN", "hidden": 3}) == {"_target_": "vrnn.RNN", "hidden": 3}
 
