@@ -320,10 +320,6 @@ def test_a_new_recurrence_works_in_every_model(
     assert used == {"MinGRU"}
 
 
-def test_a_new_corpus_says_what_is_wrong(extended: Path) -> None:
-    pass
-
-
 def test_a_new_callback_logs_the_norm_of_every_part(extended: Path) -> None:
     from callbacks.part_norms import PartNorms
 

@@ -61,8 +61,8 @@ def particle_filter(
     own = torch.arange(K, device=x.device)[:, None].expand(K, B)
     log_w = owed = at_least_float32(x).new_zeros(K, B)
     rows = []
-    # Taken apart at once: the gradient of every [t] would be as large as the whole.
     noise = model.own_noise(noise)
+    # Taken apart at once: the gradient of every [t] would be as large as the whole.
     for t, (from_x_t, from_u_t, noise_t) in enumerate(zip(from_x, from_u, noise, strict=True)):
         h = top(state)
         seen = from_x_t.repeat(K, 1), from_u_t.repeat(K, 1)
