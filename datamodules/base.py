@@ -249,8 +249,8 @@ class SequenceData(LightningDataModule):
         return torch.from_numpy(x.astype(np.float32))
 
     def training_frames(self, count: int) -> Tensor:
-        """The first `count` frames, standardised, (N, D), of training sequences in an order that is
-        drawn, the same in every run; all frames where there are fewer."""
+        """The first `count` frames, standardised, (N, D), of the training sequences in a drawn
+        order, the same in every run; all frames where there are fewer."""
         train, frames, n = self.splits["train"], [], 0
         for i in np.random.default_rng(0).permutation(len(train)):
             frames.append((train.piece(int(i), 0, count - n) - self.shift) / self.scale)
