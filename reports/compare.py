@@ -21,15 +21,12 @@ __all__ = ["Difference", "Model", "compare", "difference", "read_models"]
 SHARE = 1.96
 """Standard errors to each side of an interval that covers 95 %."""
 
-ASIDE = ("seed=", "hydra.", "model=")
-"""Options that the name of a model does not repeat."""
-
 
 class Model(NamedTuple):
     """Runs that differ in their seed only, S of them, on N sequences."""
 
     name: str
-    """Its name, and the options that it was given."""
+    """In which options it differs from the others, or its name."""
     seeds: tuple[int, ...]
     nats: np.ndarray
     """(S, N), the bound of every sequence; in raw units if it is a density's."""
@@ -42,8 +39,6 @@ class Difference(NamedTuple):
 
     mean: float
     half: float
-    paired: bool
-    """Both have the same seeds."""
 
 
 def difference(model: Model, other: Model) -> Difference:
@@ -62,7 +57,7 @@ def difference(model: Model, other: Model) -> Difference:
     by_seed = [m.nats.sum(1) / steps.sum() for m in (model, other)]
     parts = [by_seed[0] - by_seed[1]] if paired else by_seed
     variance += sum(part.var(ddof=1) / len(part) for part in parts if len(part) > 1)
-    return Difference(float(mean), float(SHARE * variance**0.5), paired)
+    return Difference(float(mean), float(SHARE * variance**0.5))
 
 
 def read_models(runs: Sequence[Path], bound: str, particles: int, split: str) -> list[Model]:
@@ -73,15 +68,13 @@ def read_models(runs: Sequence[Path], bound: str, particles: int, split: str) ->
             some have densities, or a seed is there twice.
     """
     from reports.groups import split_print
-    from runs.metrics import overrides
+    from runs.metrics import own_options
     from runs.run import read_run
 
-    given = {folder: [w for w in overrides(folder) if not w.startswith(ASIDE)] for folder in runs}
-    shared_words = set.intersection(*map(set, given.values()))
     models: dict[str, dict[int, np.ndarray]] = {}
     steps, first, discrete = np.zeros(0), runs[0], None
     shared = split_print(read_run(first), split)
-    for folder in runs:
+    for folder, options in zip(runs, own_options(runs), strict=True):
         run = read_run(folder)
         own, values = sequences_of(folder, bound, particles, split)
         if folder == first:
@@ -94,8 +87,7 @@ def read_models(runs: Sequence[Path], bound: str, particles: int, split: str) ->
                 f"{folder} and {first} do not compare: one has densities, the other probabilities"
             )
         discrete = probabilities
-        words = [word for word in given[folder] if word not in shared_words]
-        name = " ".join([run.model or folder.name, *words])
+        name = options or run.model or folder.name
         seed = int(run.settings.get("seed", 0))
         if seed in models.setdefault(name, {}):
             raise ValueError(f"{folder} is a second run of {name} with seed={seed}; name one")

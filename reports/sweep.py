@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from hydra.experimental.callback import Callback
 
 from reports.markup import latex_table, markdown_table
-from runs.metrics import alike, log_scale, overrides, read_figures
+from runs.metrics import alike, log_scale, own_options, read_figures
 
 __all__ = ["Row", "SweepTable", "rows", "show_sweep", "write_sweep"]
 
@@ -59,12 +59,9 @@ def rows(folders: Iterable[Path]) -> list[Row]:
         ValueError: if there is no run in one of them, or a file of it is damaged.
     """
     runs = [run for folder in folders for run in runs_in(folder)]
-    named = [overrides(run) for run in runs]
-    common = set.intersection(*map(set, named)) if named else set()
     groups: dict[str, list[Path]] = {}
-    for run, words in zip(runs, named, strict=True):
-        own = [w for w in words if w not in common and not w.startswith(("seed=", "ckpt="))]
-        groups.setdefault(" ".join(own) or run.name.partition("_")[2] or run.name, []).append(run)
+    for run, own in zip(runs, own_options(runs), strict=True):
+        groups.setdefault(own or run.name.partition("_")[2] or run.name, []).append(run)
     table = [row(options, members) for options, members in groups.items()]
     bound = f"val/elbo{space_of(table)}"
     table.sort(key=lambda r: -r.figures.get(bound, (float("-inf"),))[0])

@@ -3,12 +3,12 @@
 # Only light imports: Hydra imports this file whenever train.py is started.
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
-__all__ = ["alike", "log_scale", "overrides", "read_figures"]
+__all__ = ["alike", "log_scale", "overrides", "own_options", "read_figures"]
 
 
 def log_scale(figures: Mapping[str, float], space: str = "") -> float | None:
@@ -34,6 +34,18 @@ def overrides(run: Path) -> list[str]:
     except (FileNotFoundError, yaml.YAMLError):
         return []
     return words if isinstance(words, list) else []
+
+
+def own_options(runs: Sequence[Path]) -> list[str]:
+    """In which options each run differs from the others; its seed, its folder and the checkpoint
+    that it went on from are left out."""
+    named = [overrides(run) for run in runs]
+    common = set.intersection(*map(set, named)) if named else set()
+    aside = ("seed=", "ckpt=", "hydra.")
+    return [
+        " ".join(w for w in words if w not in common and not w.startswith(aside))
+        for words in named
+    ]
 
 
 def read_figures(file: Path, remedy: str) -> dict[str, float]:

@@ -52,7 +52,7 @@ def test_the_interval_covers_the_difference_of_sequences_and_seeds(
 
 def leave(folder: Path, name: str, seed: int, elbo: list[float], split: str = "abc") -> Path:
     run = on_data(job(folder, name, scored(1.0)), split, len(elbo))
-    words = [f"model={name}", f"seed={seed}", "optim.lr=1"]
+    words = [f"model={name}", f"seed={seed}", "optim.lr=1", f"hydra.run.dir={folder}"]
     (run / ".hydra" / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
     record = json.loads((run / "run.json").read_text())
     record["config"]["seed"] = seed
@@ -72,7 +72,10 @@ def test_runs_that_differ_in_their_seed_are_one_model(tmp_path: Path) -> None:
         leave(tmp_path / "c", "RNN-GMM", 0, [1, 1, 1]),
     ]
     models = read_models(runs, "elbo", 40, "test")
-    assert [(m.name, m.seeds) for m in models] == [("VRNN-GMM", (0, 1)), ("RNN-GMM", (0,))]
+    assert [(m.name, m.seeds) for m in models] == [
+        ("model=VRNN-GMM", (0, 1)),
+        ("model=RNN-GMM", (0,)),
+    ]
     table = compare(models, "elbo")
     assert "1.5000 (seeds: ± 0.7071)" in table and "-1.0000 ±" in table
 
